@@ -1,0 +1,2 @@
+//! Tulle.
+fn main() {}

@@ -1,0 +1,36 @@
+//! Messages on Tulle's wires. No logic lives here.
+//!
+//! - [`discovery`]: the ADS transport (delta and state-of-the-world), ours because its [`Any`] shares bytes;
+//! - [`envoy`]: Envoy's v3 resource types, from the crate `envoy-types`;
+//! - [`auth`]: the certificate signing service;
+//! - [`state`]: files Tulle writes for itself;
+//! - [`type_url`]: the resource types and their make-before-break order;
+//! - [`names`]: resource names and metadata keys both sides agree on.
+
+pub mod names;
+pub mod type_url;
+
+mod any;
+
+pub use any::Any;
+pub use envoy_types::pb::envoy;
+pub use envoy_types::pb::google;
+pub use type_url::ResourceType;
+
+/// The discovery transport: `envoy.service.discovery.v3`.
+pub mod discovery {
+    #![allow(missing_docs, clippy::all, reason = "generated code")]
+    tonic::include_proto!("envoy.service.discovery.v3");
+}
+
+/// The certificate signing service: `istio.v1.auth`.
+pub mod auth {
+    #![allow(missing_docs, clippy::all, reason = "generated code")]
+    tonic::include_proto!("istio.v1.auth");
+}
+
+/// Files Tulle writes for itself: `tulle.v1`.
+pub mod state {
+    #![allow(missing_docs, clippy::all, reason = "generated code")]
+    tonic::include_proto!("tulle.v1");
+}
