@@ -1,1 +1,10 @@
-//! proxy
+//! Tulle's sidecar proxy.
+//!
+//! The modules below are in the order a connection meets them; `docs/ARCHITECTURE.md` draws the same path.
+//! A module imports only modules of a strictly lower rank (`tests/architecture.rs` holds the table).
+
+/// Vocabulary: addresses, protocols, failures.
+pub mod base;
+
+/// The immutable configuration a request reads.
+pub mod config;

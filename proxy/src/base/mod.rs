@@ -1,0 +1,10 @@
+//! Vocabulary every other module may use: addresses, protocols, failures. Imports nothing of ours.
+
+/// Which address is which.
+pub mod addr;
+
+/// What failed, whose fault it was, and what the other side is told.
+pub mod failure;
+
+/// Application protocols as declared or detected.
+pub mod protocol;

@@ -1,0 +1,61 @@
+//! The whole immutable configuration of the path: [`Snapshot`] and what it is made of.
+//!
+//! A request reads one snapshot and never a second one. Everything a resource says is resolved when it is compiled:
+//! names become indices, texts become values, so that the path neither parses nor looks up by name.
+
+/// Endpoints of a cluster, in failover order.
+pub mod endpoint;
+
+/// Destinations: balancing, limits, timeouts.
+pub mod cluster;
+
+/// HTTP routes of a listener.
+pub mod route;
+
+/// What is accepted: services the workload dials, and its own ports.
+pub mod listener;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cluster::Cluster;
+use listener::{Inbound, Outbound};
+
+/// One configuration, whole and consistent.
+///
+/// Invariants: every [`ClusterId`] in it is an index into `clusters`; a listener is present only when its routes,
+/// clusters and endpoints are.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with every snapshot of this process; 0 is the empty one.
+    pub generation: u64,
+    /// Services by the name they were asked for: `reviews.shop.svc.cluster.local:80` or `10.96.0.12:80`.
+    pub by_name: HashMap<Arc<str>, Known>,
+    /// The same by address, for captured connections.
+    pub by_addr: HashMap<SocketAddr, Known>,
+    /// Every cluster; a [`ClusterId`] is an index.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// The workload's own ports; none until the control plane has said.
+    pub inbound: Option<Arc<Inbound>>,
+}
+
+/// What is known of a destination. A name that was never asked for has no entry.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// A service or workload of the mesh.
+    Service(Arc<Outbound>),
+    /// The control plane said there is no such service; the entry goes away after the negative TTL.
+    Absent,
+}
+
+/// Index of a cluster in its snapshot; meaningless in another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterId(pub u32);
+
+impl Snapshot {
+    /// The cluster of an id of this snapshot.
+    pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
+        self.clusters.get(id.0 as usize)
+    }
+}
