@@ -1,0 +1,14 @@
+//! Redirect rules: which TCP connections of a network namespace are led through the proxy.
+//!
+//! `settings` says what is wanted, `plan` turns it into ordered rules, `rules` writes those as nftables or iptables
+//! text, all of them pure; `apply` alone needs privileges. The kernel keeps the original destination, and the proxy
+//! reads it with `SO_ORIGINAL_DST`.
+
+mod apply;
+mod plan;
+mod rules;
+mod settings;
+
+pub use apply::{ApplyError, apply, remove, verify};
+pub use rules::{Family, script};
+pub use settings::{Mode, ParseSpanError, Settings, Span};
