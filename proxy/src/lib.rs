@@ -8,3 +8,6 @@ pub mod base;
 
 /// The immutable configuration a request reads.
 pub mod config;
+
+/// Which route a request takes.
+pub mod route;

@@ -1,17 +1,107 @@
 //! HTTP routes of a listener.
 
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ClusterId;
 
-/// All routes of a listener, by host.
+/// All routes of a listener, by host. Made by [`RouteTable::new`] and not changed afterwards.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// Name of the route configuration.
     pub name: Arc<str>,
     /// Virtual hosts, in the order given.
-    pub hosts: Vec<VirtualHost>,
+    hosts: Vec<VirtualHost>,
+    index: HostIndex,
+}
+
+impl RouteTable {
+    /// A table of `hosts`, with an index of their domains. Of two hosts with the same domain the first one serves it.
+    pub fn new(name: Arc<str>, hosts: Vec<VirtualHost>) -> Self {
+        let index = HostIndex::new(&hosts);
+        Self { name, hosts, index }
+    }
+
+    /// Virtual hosts, in the order given.
+    pub fn hosts(&self) -> &[VirtualHost] {
+        &self.hosts
+    }
+
+    /// The virtual host that serves every host, when the table has no other: no host needs to be looked at.
+    pub fn sole(&self) -> Option<&VirtualHost> {
+        match self.hosts.as_slice() {
+            [host] if self.index.exact.is_empty() && self.index.suffixes.is_empty() => {
+                self.index.any.is_some().then_some(host)
+            }
+            _ => None,
+        }
+    }
+
+    /// The virtual host with exactly this domain. `domain` yields the bytes of a host in lower case.
+    pub fn exact(&self, domain: impl Iterator<Item = u8> + Clone) -> Option<&VirtualHost> {
+        self.hosts.get(find(&self.index.exact, domain)? as usize)
+    }
+
+    /// The virtual host with the longest wildcard that ends `host`, which is ASCII case-insensitive. A wildcard
+    /// stands for at least one character.
+    pub fn suffix(&self, host: &str) -> Option<&VirtualHost> {
+        let host = host.as_bytes();
+        let found = self.index.suffixes.iter().find_map(|(length, domains)| {
+            let start = host.len().checked_sub(*length).filter(|start| *start > 0)?;
+            find(domains, host.get(start..)?.iter().map(u8::to_ascii_lowercase))
+        })?;
+        self.hosts.get(found as usize)
+    }
+
+    /// The virtual host for hosts no other one serves.
+    pub fn any(&self) -> Option<&VirtualHost> {
+        self.hosts.get(self.index.any? as usize)
+    }
+}
+
+/// Domains in the order they are searched; the numbers are indices of hosts.
+#[derive(Debug, Default)]
+struct HostIndex {
+    /// Sorted by domain.
+    exact: Vec<(Box<str>, u32)>,
+    /// By length, longest first; within a length sorted by domain.
+    suffixes: Vec<(usize, Vec<(Box<str>, u32)>)>,
+    any: Option<u32>,
+}
+
+impl HostIndex {
+    fn new(hosts: &[VirtualHost]) -> Self {
+        let mut index = Self::default();
+        let mut suffixes = Vec::new();
+        for (number, host) in (0_u32..).zip(hosts) {
+            for domain in &host.domains {
+                match domain {
+                    Domain::Exact(name) => index.exact.push((name.clone(), number)),
+                    Domain::Suffix(name) => suffixes.push((name.clone(), number)),
+                    Domain::Any => index.any = index.any.or(Some(number)),
+                }
+            }
+        }
+        // Sorting is stable and deduplication keeps the first, so the first host given wins.
+        index.exact.sort_by(|a, b| a.0.cmp(&b.0));
+        index.exact.dedup_by(|later, first| later.0 == first.0);
+        suffixes.sort_by(|a, b| (Reverse(a.0.len()), &a.0).cmp(&(Reverse(b.0.len()), &b.0)));
+        suffixes.dedup_by(|later, first| later.0 == first.0);
+        for entry in suffixes {
+            match index.suffixes.last_mut() {
+                Some((length, domains)) if *length == entry.0.len() => domains.push(entry),
+                _ => index.suffixes.push((entry.0.len(), vec![entry])),
+            }
+        }
+        index
+    }
+}
+
+fn find(sorted: &[(Box<str>, u32)], domain: impl Iterator<Item = u8> + Clone) -> Option<u32> {
+    let order = |entry: &(Box<str>, u32)| -> Ordering { entry.0.bytes().cmp(domain.clone()) };
+    let at = sorted.binary_search_by(order).ok()?;
+    sorted.get(at).map(|entry| entry.1)
 }
 
 /// Routes for some hosts.
