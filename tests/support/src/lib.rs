@@ -1,1 +1,4 @@
 //! Test support.
+
+pub mod bin_path;
+pub mod netns;

@@ -1,0 +1,5 @@
+//! Real redirect rules in real network namespaces. Needs root, and `ip`, `nft`, `iptables`, `bash`, `getent`; without them every
+//! test says that it was skipped, and why.
+
+mod redirect;
+mod support;
