@@ -6,8 +6,8 @@
 use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Stdio};
 
-use super::rules::{self, CHAINS, Family, TABLE};
-use super::settings::{Mode, Settings};
+use super::rules::{self, CHAINS, TABLE};
+use super::settings::{Family, Mode, Settings};
 
 /// Why rules could not be put in force, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -4,11 +4,14 @@
 //! text, all of them pure; `apply` alone needs privileges. The kernel keeps the original destination, and the proxy
 //! reads it with `SO_ORIGINAL_DST`.
 
-mod apply;
-mod plan;
-mod rules;
 mod settings;
 
+mod plan;
+
+mod rules;
+
+mod apply;
+
 pub use apply::{ApplyError, apply, remove, verify};
-pub use rules::{Family, script};
-pub use settings::{Mode, ParseSpanError, Settings, Span};
+pub use rules::script;
+pub use settings::{Family, Mode, ParseSpanError, Settings, Span};

@@ -7,8 +7,7 @@
 
 use ipnet::IpNet;
 
-use super::rules::Family;
-use super::settings::{Settings, Span};
+use super::settings::{Family, Settings, Span};
 
 /// The rules of one family, first match wins; a connection that matches none is left alone.
 pub(super) struct Plan {

@@ -8,41 +8,12 @@ use std::fmt::Write as _;
 use ipnet::IpNet;
 
 use super::plan::{Match, Plan, Rule, Verdict};
-use super::settings::{Mode, Settings, Span};
+use super::settings::{Family, Mode, Settings, Span};
 
 /// Our nftables table, once in each family.
 pub(super) const TABLE: &str = "tulle";
 /// Our chains in iptables' table `nat`, with the built-in chain that leads to each.
 pub(super) const CHAINS: [(&str, &str); 2] = [("OUTPUT", "TULLE_OUTBOUND"), ("PREROUTING", "TULLE_INBOUND")];
-
-/// An address family; each has its own rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both families, in the order in which they are applied.
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
-
-    pub(super) fn of(net: &IpNet) -> Self {
-        match net {
-            IpNet::V4(_) => Self::V4,
-            IpNet::V6(_) => Self::V6,
-        }
-    }
-
-    /// The family's name in nftables.
-    pub(super) fn nft(self) -> &'static str {
-        match self {
-            Self::V4 => "ip",
-            Self::V6 => "ip6",
-        }
-    }
-}
 
 /// The text that puts the rules of `family` in force, replacing those of an earlier run: for nftables a whole
 /// transaction, for iptables the chains and, as for a namespace without rules yet, the jumps to them.

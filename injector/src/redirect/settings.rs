@@ -23,6 +23,35 @@ impl Display for Mode {
     }
 }
 
+/// An address family; each has its own rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both families, in the order in which they are applied.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(super) fn of(net: &IpNet) -> Self {
+        match net {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+
+    /// The family's name in nftables.
+    pub(super) fn nft(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+}
+
 /// The settings of one network namespace's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
