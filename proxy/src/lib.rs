@@ -11,3 +11,6 @@ pub mod config;
 
 /// Which route a request takes.
 pub mod route;
+
+/// Metrics and access log.
+pub mod telemetry;

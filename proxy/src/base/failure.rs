@@ -102,6 +102,40 @@ impl Reason {
     /// Number of reasons; their discriminants are `0..COUNT`.
     pub const COUNT: usize = 30;
 
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::NoRoute,
+        Self::NoEndpoints,
+        Self::NoHealthyEndpoints,
+        Self::ConnectTimeout,
+        Self::ConnectRefused,
+        Self::ConnectFailed,
+        Self::TlsHandshake,
+        Self::IdentityMismatch,
+        Self::CertExpired,
+        Self::DeniedByPolicy,
+        Self::AuthnFailed,
+        Self::RateLimited,
+        Self::Overload,
+        Self::MaxConnections,
+        Self::MaxPending,
+        Self::MaxRequests,
+        Self::RetryBudget,
+        Self::RequestTimeout,
+        Self::PerTryTimeout,
+        Self::IdleTimeout,
+        Self::UpstreamReset,
+        Self::UpstreamClosed,
+        Self::DownstreamClosed,
+        Self::BadRequest,
+        Self::HeadersTooLarge,
+        Self::ProtocolError,
+        Self::UnknownDestination,
+        Self::Loop,
+        Self::Draining,
+        Self::FaultInjected,
+    ];
+
     /// Everything known about a reason.
     pub const fn row(self) -> Row {
         use Side::{Downstream, Upstream, Us};
@@ -220,5 +254,6 @@ mod tests {
     #[test]
     fn count_covers_every_reason() {
         assert_eq!(Reason::FaultInjected as usize + 1, Reason::COUNT);
+        assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }
