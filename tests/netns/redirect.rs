@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use socket2::{Domain, Socket, Type};
 use tulle_testing::bin_path::binary;
-use tulle_testing::netns::{self, Finished, Network, PROXY_UID, Pod, StandIn};
+use tulle_testing::netns::{self, Finished, Network, PROXY_UID, Pod, Server};
 
 const TOOLS: [&str; 5] = ["nft", "iptables-restore", "ip6tables-restore", "iptables-save", "bash"];
 const MODES: [&str; 2] = ["nft", "iptables"];
@@ -19,7 +19,7 @@ const APP_UID: u32 = 1000;
 struct Pair {
     sidecar: Pod,
     plain: Pod,
-    _stand_ins: Vec<StandIn>,
+    _stand_ins: Vec<Server>,
     _net: Network,
 }
 
@@ -29,10 +29,10 @@ impl Pair {
         let (sidecar, plain) = (net.pod("sidecar")?, net.pod("plain")?);
         let mut stand_ins = Vec::new();
         for port in [15001, 15006, 15020, 15000, 8080] {
-            stand_ins.push(StandIn::start(&sidecar, port)?);
+            stand_ins.push(Server::stand_in(&sidecar, port)?);
         }
         for port in [8080, 9090] {
-            stand_ins.push(StandIn::start(&plain, port)?);
+            stand_ins.push(Server::stand_in(&plain, port)?);
         }
         Ok(Self { sidecar, plain, _stand_ins: stand_ins, _net: net })
     }
@@ -240,10 +240,9 @@ fn a_run_without_the_capability_says_what_to_do() -> anyhow::Result<()> {
     let net = Network::new()?;
     let pod = net.pod("weak")?;
     for mode in MODES {
-        // As root, for the binary may lie where nobody else may look, but without the capability.
-        let init = binary("tulle-injector", "tulle-init")?.display().to_string();
-        let bounded = ["--bounding-set=-net_admin", "--inh-caps=-net_admin", &init, "--mode", mode];
-        let done = pod.output("setpriv", &bounded)?;
+        let mut init = pod.command_as(APP_UID, binary("tulle-injector", "tulle-init")?);
+        init.args(["--mode", mode]);
+        let done = Finished::of(init)?;
         assert!(!done.success && done.stderr.contains("capability NET_ADMIN"), "{mode}: {done:?}");
     }
     Ok(())

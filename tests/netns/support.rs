@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use tulle_testing::netns::{self, Network, StandIn};
+use tulle_testing::netns::{self, Network, Nginx, Server};
 
 #[test]
 fn the_wire_shows_what_passes_between_pods_and_nothing_else() -> anyhow::Result<()> {
@@ -14,7 +14,7 @@ fn the_wire_shows_what_passes_between_pods_and_nothing_else() -> anyhow::Result<
     }
     let net = Network::new()?;
     let (client, server) = (net.pod("client")?, net.pod("server")?);
-    let _stand_in = StandIn::start(&server, 80)?;
+    let _stand_in = Server::stand_in(&server, 80)?;
     for ipv6 in [false, true] {
         let wire = net.capture()?;
         let to = SocketAddr::new(server.ip(ipv6), 80);
@@ -68,6 +68,26 @@ fn a_panic_leaves_neither_namespace_nor_process() -> anyhow::Result<()> {
     assert!(!Path::new("/proc").join(pid.to_string()).exists());
     for name in names {
         assert!(!Path::new("/run/netns").join(&name).exists() && !Path::new("/etc/netns").join(&name).exists());
+    }
+    Ok(())
+}
+
+#[test]
+fn applications_serve_both_families() -> anyhow::Result<()> {
+    if !netns::available(&["bash", "curl", "nginx"])? {
+        return Ok(());
+    }
+    let net = Network::new()?;
+    let (client, server) = (net.pod("client")?, net.pod("server")?);
+    let _nginx = Nginx::start(&server, 80, "made by nginx")?;
+    let _mail = Server::greeter(&server, 25, "220 mail")?;
+    for ipv6 in [false, true] {
+        let url = format!("http://{}/", SocketAddr::new(server.ip(ipv6), 80));
+        let page = client.output("curl", &["-sS", "--max-time", "10", "-i", &url])?;
+        assert!(page.stdout.contains("made by nginx") && page.stdout.contains("server-port: 80"), "{page:?}");
+        let script =
+            format!("exec 3<>/dev/tcp/{}/25; read -u3 a; echo hi >&3; read -u3 b; echo $a,$b", server.ip(ipv6));
+        assert_eq!(client.output("bash", &["-c", &script])?.stdout, "220 mail,ok hi\n");
     }
     Ok(())
 }

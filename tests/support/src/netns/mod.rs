@@ -21,12 +21,14 @@ mod available;
 mod capture;
 mod namespace;
 mod network;
+mod nginx;
 mod running;
-mod stand_in;
+mod server;
 
 pub use available::available;
 pub use capture::{Capture, Packet, Packets};
 pub use namespace::Namespace;
 pub use network::{Network, PROXY_UID, Pod};
+pub use nginx::Nginx;
 pub use running::{Finished, Running};
-pub use stand_in::StandIn;
+pub use server::Server;

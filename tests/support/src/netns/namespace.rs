@@ -52,10 +52,13 @@ impl Namespace {
         self.command_with(&[], program.as_ref())
     }
 
-    /// As [`Namespace::command`], with `id` for user and group and without supplementary groups and capabilities.
+    /// As [`Namespace::command`], with `id` for user and group, no supplementary groups, and no capability but the one
+    /// to read files: binaries and test folders lie where root keeps them. It may write only where `id` may.
     pub fn command_as(&self, id: u32, program: impl AsRef<Path>) -> Command {
         let id = id.to_string();
-        self.command_with(&["--reuid", &id, "--regid", &id, "--clear-groups"], program.as_ref())
+        let reads = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"];
+        let ids = ["--reuid", &id, "--regid", &id, "--clear-groups"];
+        self.command_with(&[ids.as_slice(), &reads].concat(), program.as_ref())
     }
 
     fn command_with(&self, privileges: &[&str], program: &Path) -> Command {
