@@ -3,6 +3,16 @@
 //! A request only proves possession of a key. Whatever names or extensions it asks for are ignored: the signer writes
 //! the identity of the authenticated caller (`security.md` CP-01, CP-05).
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::unreachable
+    )
+)]
+
 use std::fmt;
 use std::time::SystemTime;
 
@@ -153,3 +163,112 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// rcgen finds a key's algorithm by its object id; RSA keys come as the first RSA algorithm.
 static ACCEPTED: [&rcgen::SignatureAlgorithm; 4] =
     [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256];
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use rcgen::{BasicConstraints, IsCa};
+
+    use super::*;
+    use crate::sign::Signer;
+    use crate::testing::{ca, id};
+
+    fn made(alg: &'static rcgen::SignatureAlgorithm, change: impl FnOnce(&mut CertificateParams)) -> String {
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        params.serialize_request(&KeyPair::generate_for(alg).unwrap()).unwrap().pem().unwrap()
+    }
+
+    fn names(count: usize) -> Vec<SanType> {
+        (0..count).map(|n| SanType::DnsName(format!("n{n}.test").as_str().try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn every_accepted_kind_of_key_gets_a_certificate() {
+        let home = tempfile::tempdir().unwrap();
+        let ca = ca(home.path());
+        for alg in [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ED25519,
+            &rcgen::PKCS_RSA_SHA256,
+            &rcgen::PKCS_RSA_SHA512,
+        ] {
+            let csr = parse(&made(alg, |_| {})).unwrap();
+            let hour = Duration::from_secs(3600);
+            let chain = ca.sign(&csr, &id("web"), &[], hour, SystemTime::now()).unwrap();
+            let leaf = svid::certificates(chain[0].as_bytes()).unwrap();
+            assert_eq!(svid::verify_leaf(&leaf[0]), Ok(id("web")), "{alg:?}");
+        }
+    }
+
+    #[test]
+    fn cp05_weak_and_weird_keys_are_refused() {
+        for (name, text) in [
+            ("RSA of 1024 bits", include_str!("../testdata/rsa1024.csr")),
+            ("secp256k1", include_str!("../testdata/secp256k1.csr")),
+            ("P-521", &made(&rcgen::PKCS_ECDSA_P521_SHA512, |_| {})),
+        ] {
+            assert!(matches!(parse(text), Err(CsrError::Key)), "{name}: {:?}", parse(text));
+        }
+        let sha1 = include_str!("../testdata/sha1.csr");
+        assert!(matches!(parse(sha1), Err(CsrError::Signature)), "{:?}", parse(sha1));
+    }
+
+    #[test]
+    fn cp05_malformed_and_oversized_requests_are_refused() {
+        let good = made(&rcgen::PKCS_ECDSA_P256_SHA256, |_| {});
+        assert!(parse(&good).is_ok());
+        for bad in ["", "no PEM", &good.replace("CERTIFICATE REQUEST", "CERTIFICATE"), &good[..good.len() / 2]] {
+            assert!(matches!(parse(bad), Err(CsrError::Malformed)), "{bad}");
+        }
+        let padded = format!("{good}{}", " ".repeat(1 << 20));
+        assert!(matches!(parse(&padded), Err(CsrError::TooLarge)));
+        let many = made(&rcgen::PKCS_ECDSA_P256_SHA256, |p| p.subject_alt_names = names(10_000));
+        assert!(matches!(parse(&many), Err(CsrError::TooLarge)));
+    }
+
+    #[test]
+    fn cp05_another_keys_signature_is_refused() {
+        let der = |pem: &str| CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+        let mut forged = der(&made(&rcgen::PKCS_ECDSA_P256_SHA256, |_| {}));
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        let forged = ::pem::encode(&::pem::Pem::new("CERTIFICATE REQUEST", forged));
+        assert!(matches!(parse(&forged), Err(CsrError::Signature)));
+    }
+
+    #[test]
+    fn cp05_wishes_are_ignored() {
+        let home = tempfile::tempdir().unwrap();
+        let ca = ca(home.path());
+        let greedy = made(&rcgen::PKCS_ECDSA_P256_SHA256, |p| {
+            p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            p.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+            p.subject_alt_names = names(20);
+        });
+        let csr = parse(&greedy).unwrap();
+        let chain = ca.sign(&csr, &id("web"), &[], Duration::from_secs(60), SystemTime::now()).unwrap();
+        let leaf = svid::certificates(chain[0].as_bytes()).unwrap();
+        assert_eq!(svid::verify_leaf(&leaf[0]), Ok(id("web")));
+        let leaf = svid::parse(&leaf[0]).unwrap();
+        assert_eq!(leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn damaged_requests_never_panic(at in 0usize..400, byte: u8, text: String) {
+            let pem = PendingKey::generate().unwrap().csr_pem(&id("web")).unwrap();
+            let mut der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+            if let Some(victim) = der.get_mut(at) {
+                *victim ^= byte;
+            }
+            let _ = parse(&::pem::encode(&::pem::Pem::new("CERTIFICATE REQUEST", der)));
+            let _ = parse(&text);
+        }
+    }
+}

@@ -4,6 +4,16 @@
 //! percent encoding, no empty or dot segments, no trailing slash, no port, query or fragment, at most 2048 bytes.
 //! An id here always names a workload, so it has a path; a trust domain alone is a [`TrustDomain`].
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::unreachable
+    )
+)]
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -3,6 +3,16 @@
 //! The rules are those of the X509-SVID standard, sections 2, 4 and 5.2. All values are immutable; a rotation makes new
 //! ones. Private keys are wiped when dropped and never printed.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::unreachable
+    )
+)]
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -303,3 +313,55 @@ fn check_authority(root: &CertificateDer<'_>) -> Result<(), SvidError> {
 pub const MAX_CERTIFICATES: usize = 64;
 const MAX_PEM_BYTES: usize = 1 << 20;
 const CERTIFICATE_LABEL: &str = "CERTIFICATE";
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+
+    use super::*;
+    use crate::testing::{Leaf, Rogue};
+
+    #[test]
+    fn a_bundle_is_a_set() {
+        let (a, b) = (Rogue::new().root(), Rogue::new().root());
+        let one = TrustBundle::from_roots(vec![a.clone(), b.clone(), a.clone()]).unwrap();
+        let two = TrustBundle::from_roots(vec![b.clone(), a.clone()]).unwrap();
+        assert_eq!((one.hash(), one.roots().len()), (two.hash(), 2));
+        assert_eq!(TrustBundle::from_pem(one.pem().as_bytes()).unwrap(), one);
+        assert_ne!(one.hash(), TrustBundle::from_roots(vec![a]).unwrap().hash());
+        assert_eq!(one.anchors().len(), 2);
+    }
+
+    #[test]
+    fn bundles_hold_authorities_only() {
+        let rogue = Rogue::new();
+        let leaf = rogue.issue(&Leaf::of(&["spiffe://td/a"]));
+        assert_eq!(TrustBundle::from_roots(vec![rogue.root(), leaf]), Err(SvidError::NotAuthority));
+        assert_eq!(TrustBundle::from_roots(Vec::new()), Err(SvidError::Empty));
+        assert_eq!(TrustBundle::from_pem(b""), Err(SvidError::Empty));
+        assert_eq!(TrustBundle::from_pem(b"no PEM at all"), Err(SvidError::Empty));
+        let broken = b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n";
+        assert_eq!(TrustBundle::from_pem(broken), Err(SvidError::Malformed("PEM")));
+        assert_eq!(TrustBundle::from_pem(&vec![b'\n'; MAX_PEM_BYTES + 1]), Err(SvidError::TooLarge));
+        let many = rogue.bundle().pem().repeat(MAX_CERTIFICATES + 1);
+        assert_eq!(TrustBundle::from_pem(many.as_bytes()), Err(SvidError::TooLarge));
+        let mut trailing = rogue.root().to_vec();
+        trailing.push(0);
+        let trailing = TrustBundle::from_roots(vec![trailing.into()]);
+        assert_eq!(trailing, Err(SvidError::Malformed("trailing bytes")));
+    }
+
+    #[test]
+    fn certificate_and_key_belong_together() {
+        let rogue = Rogue::new();
+        let identity = rogue.identity(&Leaf::of(&["spiffe://td/a"]));
+        let chain: String = identity.svid.chain().iter().map(|cert| certificate_pem(cert)).collect();
+        let key = ::pem::encode(&::pem::Pem::new("PRIVATE KEY", identity.svid.key_der()));
+        let read = Svid::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!((read.id(), read.not_after()), (identity.svid.id(), identity.svid.not_after()));
+        let other = KeyPair::generate().unwrap().serialize_pem();
+        assert_eq!(Svid::from_pem(chain.as_bytes(), other.as_bytes()).unwrap_err(), SvidError::Key);
+        assert_eq!(Svid::from_pem(chain.as_bytes(), b"").unwrap_err(), SvidError::Key);
+        assert_eq!(Svid::from_pem(b"", key.as_bytes()).unwrap_err(), SvidError::Empty);
+    }
+}

@@ -116,7 +116,8 @@ pub(crate) struct Pair {
 #[derive(Debug)]
 pub(crate) enum Broken {
     Client(rustls::Error),
-    Server(rustls::Error),
+    /// The second is what the client then learns.
+    Server(rustls::Error, Option<Box<rustls::Error>>),
 }
 
 /// Shakes hands in memory.
@@ -133,7 +134,12 @@ pub(crate) fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) ->
         let mut input = bytes.as_slice();
         while !input.is_empty() {
             server.read_tls(&mut input).unwrap();
-            server.process_new_packets().map_err(Broken::Server)?;
+            if let Err(error) = server.process_new_packets() {
+                let mut alert = Vec::new();
+                server.write_tls(&mut alert).unwrap();
+                client.read_tls(&mut alert.as_slice()).unwrap();
+                return Err(Broken::Server(error, client.process_new_packets().err().map(Box::new)));
+            }
         }
         let mut bytes = Vec::new();
         while server.wants_write() {

@@ -3,6 +3,16 @@
 //! A token is a JWT (RFC 7519) signed with ES256 by a key in the control plane's state directory: issuer and audience
 //! `tulle`, subject the SPIFFE id. It is a bearer secret: never logged, and sent over TLS only. Time is passed in.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::unreachable
+    )
+)]
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Once;
@@ -227,5 +237,141 @@ const SKEW_SECONDS: u64 = 60;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
+    use crate::testing::id;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn issuer() -> (tempfile::TempDir, TokenIssuer) {
+        let home = tempfile::tempdir().unwrap();
+        let issuer = TokenIssuer::open(&home.path().join("state")).unwrap();
+        (home, issuer)
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    /// A token of `key` with other claims or another algorithm than ours.
+    fn forged(key: &EncodingKey, alg: Algorithm, claims: &serde_json::Value) -> String {
+        install_provider();
+        jsonwebtoken::encode(&Header::new(alg), claims, key).unwrap()
+    }
+
+    fn claims(change: impl FnOnce(&mut serde_json::Value)) -> serde_json::Value {
+        let at = seconds(now());
+        let mut claims = serde_json::json!({
+            "iss": "tulle", "aud": "tulle", "sub": id("web").as_str(), "iat": at, "exp": at + 3600,
+        });
+        change(&mut claims);
+        claims
+    }
+
+    #[test]
+    fn a_token_says_who_and_until_when() {
+        let (home, issuer) = issuer();
+        let token = issuer.issue(&id("web"), HOUR, now()).unwrap();
+        let expected = Claims { id: id("web"), expires: now() + HOUR };
+        assert_eq!(issuer.verifier().verify(&token, now()).unwrap(), expected);
+        // Another replica on the same directory.
+        let other = TokenVerifier::open(&home.path().join("state")).unwrap();
+        assert_eq!(other.verify(&token, now() + HOUR - Duration::from_secs(1)).unwrap(), expected);
+        assert_ne!(token, issuer.issue(&id("web"), HOUR, now()).unwrap(), "every token is unique");
+    }
+
+    #[test]
+    fn cp02_bad_tokens_are_refused() {
+        let (_home, issuer) = issuer();
+        let verifier = issuer.verifier();
+        let refused = |token: &str| verifier.verify(token, now()).unwrap_err();
+        for garbage in ["", ".", "..", "a.b.c", "Bearer x", "\u{e9}.\u{e9}.\u{e9}", &"a".repeat(9000)] {
+            assert!(matches!(refused(garbage), TokenError::Malformed), "{garbage}");
+        }
+        let good = issuer.issue(&id("web"), HOUR, now()).unwrap();
+        let (body, _) = good.rsplit_once('.').unwrap();
+        assert!(matches!(refused(&format!("{body}.")), TokenError::Signature));
+        assert!(matches!(refused(body), TokenError::Malformed));
+        assert!(matches!(refused(&format!("{good}.x")), TokenError::Malformed | TokenError::Signature));
+
+        let (_other_home, other) = self::issuer();
+        let strangers = other.issue(&id("web"), HOUR, now()).unwrap();
+        assert!(matches!(refused(&strangers), TokenError::Signature));
+
+        let expired = issuer.issue(&id("web"), HOUR, now() - HOUR).unwrap();
+        assert!(matches!(refused(&expired), TokenError::Expired));
+        let early = issuer.issue(&id("web"), HOUR, now() + Duration::from_secs(61)).unwrap();
+        assert!(matches!(refused(&early), TokenError::NotYetValid));
+        let skewed = issuer.issue(&id("web"), HOUR, now() + Duration::from_secs(60)).unwrap();
+        assert!(verifier.verify(&skewed, now()).is_ok());
+    }
+
+    #[test]
+    fn cp02_claims_are_held_to_their_values() {
+        let (_home, issuer) = issuer();
+        let verifier = issuer.verifier();
+        let judge = |change: &dyn Fn(&mut serde_json::Value)| {
+            verifier.verify(&forged(&issuer.key, Algorithm::ES256, &claims(|c| change(c))), now())
+        };
+        assert!(judge(&|_| {}).is_ok());
+        for claim in ["iss", "aud"] {
+            for wrong in ["", "Tulle", "istio-ca", "https://kubernetes.default.svc"] {
+                let result = judge(&|c| c[claim] = wrong.into());
+                assert!(matches!(result, Err(TokenError::Audience)), "{claim} {wrong}: {result:?}");
+            }
+        }
+        for claim in ["iss", "aud", "sub", "exp", "iat"] {
+            let result = judge(&|c| drop(c.as_object_mut().unwrap().remove(claim)));
+            assert!(matches!(result, Err(TokenError::Malformed)), "without {claim}: {result:?}");
+        }
+        for claim in ["sub", "exp", "iat"] {
+            for wrong in [serde_json::json!(null), serde_json::json!(-1), serde_json::json!([1])] {
+                let result = judge(&|c| c[claim] = wrong.clone());
+                assert!(matches!(result, Err(TokenError::Malformed)), "{claim} {wrong}: {result:?}");
+            }
+        }
+        assert!(matches!(judge(&|c| c["sub"] = "system:serviceaccount:a:b".into()), Err(TokenError::Subject(_))));
+        assert!(judge(&|c| c["exp"] = u64::MAX.into()).is_err(), "no time that far");
+    }
+
+    #[test]
+    fn cp02_other_algorithms_are_refused() {
+        let (home, issuer) = issuer();
+        let text = fs::read(home.path().join("state").join(KEY_FILE)).unwrap();
+        let der = PrivatePkcs8KeyDer::from_pem_slice(&text).unwrap();
+        let public = KeyPair::try_from(&der).unwrap().public_key_raw().to_vec();
+        // The classic confusion: the public key as an HMAC secret.
+        let confused = forged(&EncodingKey::from_secret(&public), Algorithm::HS256, &claims(|_| {}));
+        assert!(matches!(issuer.verifier().verify(&confused, now()), Err(TokenError::Signature)));
+        // {"alg":"none","typ":"JWT"}, no signature.
+        let good = issuer.issue(&id("web"), HOUR, now()).unwrap();
+        let body = good.split('.').nth(1).unwrap();
+        let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{body}.");
+        assert!(issuer.verifier().verify(&none, now()).is_err());
+    }
+
+    #[test]
+    fn lives_are_bounded() {
+        let (_home, issuer) = issuer();
+        for ttl in [Duration::ZERO, Duration::from_millis(999), MAX_TTL + Duration::from_secs(1)] {
+            assert!(matches!(issuer.issue(&id("web"), ttl, now()), Err(TokenError::Ttl)), "{ttl:?}");
+        }
+        assert!(issuer.issue(&id("web"), MAX_TTL, now()).is_ok());
+    }
+
+    #[test]
+    fn the_key_is_private_and_checked() {
+        let (home, _) = issuer();
+        let dir = home.path().join("state");
+        let file = dir.join(KEY_FILE);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+        assert!(matches!(TokenIssuer::open(&dir), Err(TokenError::Store(StoreError::Mode { .. }))));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let foreign = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
+        fs::write(&file, foreign).unwrap();
+        assert!(matches!(TokenIssuer::open(&dir), Err(TokenError::Key(_))));
+    }
 }

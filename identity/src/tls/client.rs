@@ -21,14 +21,16 @@ use crate::svid::TrustBundle;
 /// Client configurations of one identity, by expected peer and ALPN.
 pub(super) struct ClientConfigs {
     verifier: Arc<PeerVerifier>,
-    /// Complete but for the expected peer, ALPN and sessions.
+    /// Complete but for the expected peer and ALPN.
     template: ClientConfig,
-    sessions: usize,
     made: RwLock<HashMap<SpiffeId, Arc<PerPeer>>>,
 }
 
-/// The three configurations for one expected peer. They share their sessions, which rustls allows because they share
-/// the verifier and the client certificate; no other peer's configuration has access to them.
+/// The three configurations for one expected peer.
+///
+/// One bounded store holds the sessions of all peers (rustls reserves a store's tables in full, too much for each of hundreds of peers). rustls resumes a
+/// session only for the verifier and the client certificate it was made with: these three share theirs, and nobody
+/// else has them, so a session of one expected peer never serves for another.
 struct PerPeer {
     h2: Arc<ClientConfig>,
     h1: Arc<ClientConfig>,
@@ -47,8 +49,11 @@ impl ClientConfigs {
             // No roots: until a peer is named, nobody is accepted.
             .with_root_certificates(RootCertStore::empty())
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        template.resumption = Resumption::disabled();
-        Ok(Self { verifier, template, sessions, made: RwLock::new(HashMap::new()) })
+        template.resumption = match sessions {
+            0 => Resumption::disabled(),
+            count => Resumption::in_memory_sessions(count).tls12_resumption(Tls12Resumption::Disabled),
+        };
+        Ok(Self { verifier, template, made: RwLock::new(HashMap::new()) })
     }
 
     pub(super) fn get(&self, expected: &SpiffeId, alpn: Alpn) -> Arc<ClientConfig> {
@@ -66,15 +71,17 @@ impl ClientConfigs {
         peer.config(alpn)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.made.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn make(&self, expected: &SpiffeId) -> PerPeer {
         let mut base = self.template.clone();
         base.dangerous().set_certificate_verifier(Arc::new(Expected {
             id: expected.clone(),
             verifier: Arc::clone(&self.verifier),
         }));
-        if self.sessions > 0 {
-            base.resumption = Resumption::in_memory_sessions(self.sessions).tls12_resumption(Tls12Resumption::Disabled);
-        }
         let with = |tokens: &[&[u8]]| {
             let mut config = base.clone();
             config.alpn_protocols = tokens.iter().map(|token| token.to_vec()).collect();
@@ -165,4 +172,4 @@ impl ServerCertVerifier for Expected {
 }
 
 /// A sidecar dials tens of services, a gateway hundreds. Past it an arbitrary one goes and is made again when needed.
-const MAX_PEERS: usize = 4096;
+pub(super) const MAX_PEERS: usize = 4096;

@@ -37,7 +37,8 @@ pub struct MeshTls {
 pub struct TlsOptions {
     /// Order of key exchanges we propose; both are always available.
     pub key_exchange: KeyExchange,
-    /// Client sessions kept for resumption, per expected peer id. Past it the oldest go. 0 turns resumption off.
+    /// Client sessions kept for resumption, for all peers together; eight at most per address. Past it those of the
+    /// address dialled first go. 0 turns resumption off.
     pub sessions: usize,
     /// How long a server's ticket key encrypts; it decrypts for as long again. At least a second.
     pub ticket_lifetime: Duration,
@@ -78,7 +79,7 @@ pub enum TlsError {
 
 impl Default for TlsOptions {
     fn default() -> Self {
-        Self { key_exchange: KeyExchange::ClassicFirst, sessions: 256, ticket_lifetime: Duration::from_secs(30 * 60) }
+        Self { key_exchange: KeyExchange::ClassicFirst, sessions: 1024, ticket_lifetime: Duration::from_secs(30 * 60) }
     }
 }
 

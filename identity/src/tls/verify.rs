@@ -4,6 +4,16 @@
 //! X509-SVID, belongs to our trust domain and, where we dialled, is the workload we meant to reach. Host names play no
 //! part. There is no tolerance in the check: the authority back-dates certificates instead ([`crate::sign`]).
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::unreachable
+    )
+)]
+
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
