@@ -9,8 +9,14 @@ pub mod base;
 /// The immutable configuration a request reads.
 pub mod config;
 
+/// What a connection speaks, from its first bytes.
+pub mod detect;
+
 /// Which route a request takes.
 pub mod route;
 
 /// Metrics and access log.
 pub mod telemetry;
+
+/// Which endpoint a request goes to.
+pub mod balance;

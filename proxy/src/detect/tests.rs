@@ -1,0 +1,235 @@
+//! Real first bytes of many protocols, ClientHellos made by rustls, and properties over arbitrary bytes.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+/// The first flight of a TLS client.
+fn hello(name: &str, alpn: &[&str]) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|token| token.as_bytes().to_vec()).collect();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// The same message over records of at most `size` bytes.
+fn fragmented(hello: &[u8], size: usize) -> Vec<u8> {
+    let body = &hello[5..];
+    body.chunks(size)
+        .flat_map(|chunk| [&[22, 3, 1][..], &u16::try_from(chunk.len()).unwrap().to_be_bytes(), chunk].concat())
+        .collect()
+}
+
+fn tls(mesh: bool, sni: Option<&str>) -> Option<Spoken> {
+    Some(Spoken::Tls(ClientHello { mesh, sni: sni.map(Into::into) }))
+}
+
+/// Every prefix needs more or decides as the whole does.
+fn assert_monotone(bytes: &[u8]) {
+    let whole = classify(bytes);
+    for end in 0..bytes.len() {
+        let part = classify(&bytes[..end]);
+        assert!(part.is_none() || part == whole, "{part:?} after {end} bytes, {whole:?} at the end");
+    }
+}
+
+#[test]
+fn first_bytes_of_protocols() {
+    let cases: &[(&[u8], Option<Spoken>)] = &[
+        (b"", None),
+        (b"GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"GET ", Some(Spoken::Http1)),
+        (b"GET", None),
+        (b"GETX", None),
+        (b"GET\t/ HTTP/1.1\r\n", Some(Spoken::Opaque)),
+        (b"get / HTTP/1.1", Some(Spoken::Http1)),
+        (b"PROPFIND /dav HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"PROPFIND /dav HTTP/1", None),
+        (b"PROPFIND /dav HTTP/2.0", Some(Spoken::Opaque)),
+        (b"\r\n\r\nGET /", Some(Spoken::Http1)),
+        (b"\r\n\r\n\r\nGET /", Some(Spoken::Opaque)),
+        (b"\r", None),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04", Some(Spoken::Http2)),
+        (b"PRI * HTTP/2.0\r\n\r\nSM", None),
+        (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Spoken::Opaque)),
+        // Redis, memcached, STOMP, SSH, SMTP, Postgres, MongoDB, Kafka, a bare newline.
+        (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+        (b"get key\r\n", Some(Spoken::Opaque)),
+        (b"STOMP\naccept-version:1.2\n", Some(Spoken::Opaque)),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", Some(Spoken::Opaque)),
+        (b"EHLO client\r\n", Some(Spoken::Opaque)),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
+        (b"\x3f\0\0\0\x01\0\0\0", Some(Spoken::Opaque)),
+        (b"\n", Some(Spoken::Opaque)),
+        (b" GET / HTTP/1.1\r\n", Some(Spoken::Opaque)),
+        (b"PUBLISH  two", Some(Spoken::Opaque)),
+        // Handshake records that are not a ClientHello.
+        (b"\x16", None),
+        (b"\x16\x02", Some(Spoken::Opaque)),
+        (b"\x16\x03\x05", Some(Spoken::Opaque)),
+        (b"\x16\x03\x01\0\0", Some(Spoken::Opaque)),
+        (b"\x16\x03\x01\x40\x01", Some(Spoken::Opaque)),
+        (b"\x16\x03\x01\0\x05\x02", Some(Spoken::Opaque)),
+        (b"\x16\x03\x01\0\x04\x01\0\0\0", Some(Spoken::Opaque)),
+        (b"\x16\x03\x01\0\x05\x01\x01\0\0\0", Some(Spoken::Opaque)),
+        (b"\x16\x03\x01\0\x01\x01\x17\x03", Some(Spoken::Opaque)),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(classify(bytes), *expected, "{}", bytes.escape_ascii());
+        assert_monotone(bytes);
+    }
+    assert_eq!(classify(&[b'A'; 33]), Some(Spoken::Opaque), "no method is that long");
+}
+
+#[test]
+fn real_client_hellos() {
+    let cases: &[(&str, &[&str], Option<Spoken>)] = &[
+        ("reviews.shop", &["istio-h2", "h2"], tls(true, Some("reviews.shop"))),
+        ("reviews.shop", &["istio-http/1.1", "istio"], tls(true, Some("reviews.shop"))),
+        ("Reviews.Shop", &["h2", "http/1.1", "istio"], tls(true, Some("reviews.shop"))),
+        ("reviews.shop", &["h2", "http/1.1"], tls(false, Some("reviews.shop"))),
+        ("reviews.shop", &["istio-h3", "xistio"], tls(false, Some("reviews.shop"))),
+        ("reviews.shop", &[], tls(false, Some("reviews.shop"))),
+        ("10.1.2.3", &["istio"], tls(true, None)),
+    ];
+    for (name, alpn, expected) in cases {
+        let bytes = hello(name, alpn);
+        assert_eq!(classify(&bytes), *expected);
+        assert_monotone(&bytes);
+        for size in [1, 3, 4, 5, 100, 1000] {
+            let bytes = fragmented(&bytes, size);
+            assert_eq!(classify(&bytes), *expected, "records of {size} bytes");
+            assert_monotone(&bytes);
+        }
+    }
+}
+
+#[test]
+fn another_record_between_fragments_is_not_a_hello() {
+    let bytes = fragmented(&hello("a.test", &["istio"]), 100);
+    let mut broken = bytes[..105].to_vec();
+    broken.extend([21, 3, 1, 0, 2, 1, 0]);
+    broken.extend(&bytes[105..]);
+    assert_eq!(classify(&broken), Some(Spoken::Opaque));
+}
+
+#[test]
+fn a_doubled_extension_is_not_a_hello() {
+    let mut bytes = hello("a.test", &["istio"]);
+    let extension = [0, 16, 0, 5, 0, 3, 2, b'h', b'2'];
+    bytes.extend(extension);
+    // Lengths of the record, the message and the extensions, wherever the latter is.
+    let add = |bytes: &mut Vec<u8>, at: usize| {
+        let length = u16::from_be_bytes([bytes[at], bytes[at + 1]]) + 9;
+        bytes[at..at + 2].copy_from_slice(&length.to_be_bytes());
+    };
+    add(&mut bytes, 3);
+    add(&mut bytes, 7);
+    let suites = 5 + 4 + 2 + 32 + 1 + usize::from(bytes[43]);
+    let compressions = suites + 2 + usize::from(u16::from_be_bytes([bytes[suites], bytes[suites + 1]]));
+    add(&mut bytes, compressions + 1 + usize::from(bytes[compressions]));
+    assert_eq!(classify(&bytes), Some(Spoken::Opaque));
+    let at = bytes.len() - 9;
+    bytes[at + 1] = 99;
+    assert_eq!(classify(&bytes), tls(true, Some("a.test")), "an unknown extension is none of our business");
+}
+
+#[test]
+fn no_more_than_the_bound_is_looked_at() {
+    let mut bytes = b"PURGE /".to_vec();
+    bytes.resize(MAX_BYTES - 1, b'x');
+    assert_eq!(classify(&bytes), None);
+    bytes.push(b'x');
+    assert_eq!(classify(&bytes), Some(Spoken::Opaque));
+    bytes.extend(b" HTTP/1.1\r\n");
+    assert_eq!(classify(&bytes), Some(Spoken::Opaque));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        assert_monotone(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_texts(text in "(\r\n){0,3}(GET|PRI|PURGE|[!-~]{1,40})[ \t]{0,2}[!-~]{0,20}[ \r\n]{0,2}(HTTP/[12][.][01x]){0,1}\r{0,1}\n{0,1}") {
+        assert_monotone(text.as_bytes());
+    }
+
+    #[test]
+    fn mutilated_hellos(
+        size in 1..600_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = fragmented(&hello("a.test", &["istio-h2", "h2"]), size);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        assert_monotone(&bytes);
+        bytes.remove(cut.index(bytes.len()));
+        assert_monotone(&bytes);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sniff_puts_segments_together() {
+    let bytes = hello("a.test", &["istio"]);
+    let (mut client, mut server) = tokio::io::duplex(7);
+    let mut prefix = Vec::new();
+    let write = async {
+        for segment in bytes.chunks(5) {
+            client.write_all(segment).await.unwrap();
+        }
+    };
+    let sniff = sniff(&mut server, &mut prefix, Duration::from_secs(1));
+    let (sniffed, ()) = tokio::join!(sniff, write);
+    assert_eq!(Some(sniffed.unwrap().spoken), tls(true, Some("a.test")));
+    assert_eq!(prefix, bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sniff_gives_up_on_silence_and_keeps_what_came() {
+    let (mut client, mut server) = tokio::io::duplex(64);
+    client.write_all(b"PURG").await.unwrap();
+    let mut prefix = Vec::new();
+    let began = tokio::time::Instant::now();
+    let sniffed = sniff(&mut server, &mut prefix, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(sniffed, Sniffed { spoken: Spoken::Opaque, cause: Cause::Timeout });
+    assert_eq!(began.elapsed().as_secs(), 1);
+    assert_eq!(prefix, b"PURG");
+    client.write_all(b"E / HTTP/1.1\r\n").await.unwrap();
+    let sniffed = sniff(&mut server, &mut prefix, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(sniffed, Sniffed { spoken: Spoken::Http1, cause: Cause::Bytes });
+}
+
+#[tokio::test(start_paused = true)]
+async fn sniff_ends_with_the_peer() {
+    let (client, mut server) = tokio::io::duplex(64);
+    drop(client);
+    let sniffed = sniff(&mut server, &mut Vec::new(), Duration::from_secs(1)).await.unwrap();
+    assert_eq!(sniffed, Sniffed { spoken: Spoken::Opaque, cause: Cause::Closed });
+}
+
+#[tokio::test]
+async fn sniff_needs_no_read_when_the_prefix_suffices() {
+    let (_client, mut server) = tokio::io::duplex(64);
+    let mut prefix = b"GET / HTTP/1.1\r\n".to_vec();
+    let sniffed = sniff(&mut server, &mut prefix, Duration::ZERO).await.unwrap();
+    assert_eq!(sniffed.spoken, Spoken::Http1);
+}
