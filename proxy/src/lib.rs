@@ -9,6 +9,12 @@ pub mod base;
 /// The immutable configuration a request reads.
 pub mod config;
 
+/// Threads, listeners, accepting and shutting down.
+pub mod runtime;
+
+/// Where a captured connection was going.
+pub mod orig_dst;
+
 /// What a connection speaks, from its first bytes.
 pub mod detect;
 
@@ -20,3 +26,6 @@ pub mod telemetry;
 
 /// Which endpoint a request goes to.
 pub mod balance;
+
+/// Connections to endpoints.
+pub mod connect;

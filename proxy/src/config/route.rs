@@ -47,8 +47,8 @@ impl RouteTable {
     /// stands for at least one character.
     pub fn suffix(&self, host: &str) -> Option<&VirtualHost> {
         let host = host.as_bytes();
-        let found = self.index.suffixes.iter().find_map(|(length, domains)| {
-            let start = host.len().checked_sub(*length).filter(|start| *start > 0)?;
+        let found = self.index.suffixes.iter().find_map(|Suffixes { bytes, domains }| {
+            let start = host.len().checked_sub(*bytes).filter(|start| *start > 0)?;
             find(domains, host.get(start..)?.iter().map(u8::to_ascii_lowercase))
         })?;
         self.hosts.get(found as usize)
@@ -66,8 +66,15 @@ struct HostIndex {
     /// Sorted by domain.
     exact: Vec<(Box<str>, u32)>,
     /// By length, longest first; within a length sorted by domain.
-    suffixes: Vec<(usize, Vec<(Box<str>, u32)>)>,
+    suffixes: Vec<Suffixes>,
     any: Option<u32>,
+}
+
+/// Suffix wildcards of one length.
+#[derive(Debug)]
+struct Suffixes {
+    bytes: usize,
+    domains: Vec<(Box<str>, u32)>,
 }
 
 impl HostIndex {
@@ -89,9 +96,10 @@ impl HostIndex {
         suffixes.sort_by(|a, b| (Reverse(a.0.len()), &a.0).cmp(&(Reverse(b.0.len()), &b.0)));
         suffixes.dedup_by(|later, first| later.0 == first.0);
         for entry in suffixes {
+            let bytes = entry.0.len();
             match index.suffixes.last_mut() {
-                Some((length, domains)) if *length == entry.0.len() => domains.push(entry),
-                _ => index.suffixes.push((entry.0.len(), vec![entry])),
+                Some(same) if same.bytes == bytes => same.domains.push(entry),
+                _ => index.suffixes.push(Suffixes { bytes, domains: vec![entry] }),
             }
         }
         index
@@ -238,6 +246,7 @@ impl Default for RetryPolicy {
 /// What is worth another attempt. What provably did not reach the application is retried for every method; the
 /// rest only for safe methods (RFC 9110 section 9.2.1) unless `methods` says more.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own, in any combination")]
 pub struct RetryOn {
     /// The connection could not be made.
     pub connect_failure: bool,

@@ -61,18 +61,18 @@ fn message(bytes: &[u8]) -> Message<'_> {
         } else {
             joined.to_mut().extend_from_slice(fragment);
         }
-        match body_bytes(&joined) {
-            Some(body) if body > MAX_BYTES => return Message::Other,
-            // A record that is cut short waits for its end even when the message is there: no harm, and simple.
-            Some(body) if whole => {
-                let end = body.saturating_add(MESSAGE_HEAD_BYTES);
-                if joined.len() >= end {
-                    return Message::Whole(slice(joined, MESSAGE_HEAD_BYTES, end));
-                }
+        if joined.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+            return Message::Other;
+        }
+        if let Some(body) = body_bytes(&joined) {
+            if body > MAX_BYTES {
+                return Message::Other;
             }
-            Some(_) => {}
-            None if joined.first().is_some_and(|kind| *kind != CLIENT_HELLO) => return Message::Other,
-            None => {}
+            // A record that is cut short waits for its end even when the message is there: no harm, and simple.
+            let end = body.saturating_add(MESSAGE_HEAD_BYTES);
+            if whole && joined.len() >= end {
+                return Message::Whole(slice(joined, MESSAGE_HEAD_BYTES, end));
+            }
         }
         if !whole {
             return Message::Partial;
@@ -87,7 +87,7 @@ fn slice(bytes: Cow<'_, [u8]>, start: usize, end: usize) -> Cow<'_, [u8]> {
     }
 }
 
-/// Length of the body of the message that begins here; none when its head is not there or it is no ClientHello.
+/// Length of the body of the ClientHello that begins here; none when its head is not there.
 fn body_bytes(message: &[u8]) -> Option<usize> {
     match *message {
         [CLIENT_HELLO, high, middle, low, ..] => usize::try_from(u32::from_be_bytes([0, high, middle, low])).ok(),

