@@ -9,6 +9,9 @@ pub mod base;
 /// The immutable configuration a request reads.
 pub mod config;
 
+/// Metrics and access log.
+pub mod telemetry;
+
 /// Threads, listeners, accepting and shutting down.
 pub mod runtime;
 
@@ -20,9 +23,6 @@ pub mod detect;
 
 /// Which route a request takes.
 pub mod route;
-
-/// Metrics and access log.
-pub mod telemetry;
 
 /// Which endpoint a request goes to.
 pub mod balance;
