@@ -2,7 +2,7 @@
 //!
 //! The rules are those of the SPIFFE-ID standard, section 2, without leniency: no upper case in the trust domain, no
 //! percent encoding, no empty or dot segments, no trailing slash, no port, query or fragment, at most 2048 bytes.
-//! An id here always names a workload, so it has a path; a trust domain alone is a [`TrustDomain`].
+//! An id here always names a workload, so it has a path; a trust domain alone is a type of its own.
 
 #![cfg_attr(
     not(test),

@@ -1,4 +1,5 @@
-//! Issuing certificates. [`Signer`] is the seam; [`BuiltInCa`] is the authority Tulle brings along.
+//! Issuing certificates. [`Signer`](crate::sign::Signer) is the seam; [`BuiltInCa`](crate::sign::BuiltInCa) is the
+//! authority Tulle brings along.
 //!
 //! The signer trusts its caller with the identity: it must come from an authenticated credential, never from the
 //! request. Signing is CPU work of well below a millisecond and does no IO.

@@ -28,9 +28,9 @@ pub(super) struct ClientConfigs {
 
 /// The three configurations for one expected peer.
 ///
-/// One bounded store holds the sessions of all peers (rustls reserves a store's tables in full, too much for each of hundreds of peers). rustls resumes a
-/// session only for the verifier and the client certificate it was made with: these three share theirs, and nobody
-/// else has them, so a session of one expected peer never serves for another.
+/// One bounded store holds the sessions of all peers (rustls reserves a store's tables in full, too much for each of
+/// hundreds of peers). rustls resumes a session only for the verifier and the client certificate it was made with:
+/// these three share theirs, and nobody else has them, so a session of one expected peer never serves for another.
 struct PerPeer {
     h2: Arc<ClientConfig>,
     h1: Arc<ClientConfig>,

@@ -1,8 +1,8 @@
 //! rustls configurations for the mesh: TLS 1.3, both ends named, nothing negotiable but the protocol inside.
 //!
-//! A [`MeshTls`] belongs to one identity (certificate and bundle) and is replaced when that rotates; sessions never
-//! outlive it, because the ticket keys and the session stores are its own. Share one per process: with one per thread,
-//! a ticket would be worthless on every other thread.
+//! A [`MeshTls`](crate::tls::MeshTls) belongs to one identity (certificate and bundle) and is replaced when that
+//! rotates; sessions never outlive it, because the ticket keys and the session store are its own. Share one per
+//! process: with one per thread, a ticket would be worthless on every other thread.
 
 use std::fmt;
 use std::sync::Arc;
