@@ -1,0 +1,26 @@
+//! Addresses on loopback that tests running side by side do not share.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// A port on 127.0.0.1 that nobody listens on now. Another process may take it before it is used, so prefer port 0
+/// where the listener can tell its port, and [`loopback`] where it cannot.
+pub fn free() -> SocketAddr {
+    free_at(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Like [`free`], at `ip`.
+pub fn free_at(ip: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).expect("a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+/// An address in 127.0.0.0/8 for this call alone: any port on it is free for the caller, fixed ones too. The process
+/// id picks a /24 outside of 127.0.0.0/16 and 127.1.0.0/16, a counter the host.
+pub fn loopback() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = (std::process::id() as u16 ^ (count / 250)).to_be_bytes();
+    let host = (count % 250 + 1) as u8;
+    IpAddr::V4(Ipv4Addr::new(127, 2 + high % 200, low, host))
+}
