@@ -127,6 +127,11 @@ impl Svid {
         &self.key
     }
 
+    /// Serial number of the leaf, in hexadecimal with colons.
+    pub fn serial(&self) -> String {
+        self.chain.first().and_then(|leaf| parse(leaf).ok()).map(|leaf| leaf.raw_serial_as_string()).unwrap_or_default()
+    }
+
     /// First second of validity.
     pub fn not_before(&self) -> SystemTime {
         self.not_before

@@ -28,6 +28,7 @@ use verify::PeerVerifier;
 #[derive(Clone)]
 pub struct MeshTls {
     id: SpiffeId,
+    identity: Identity,
     server: Arc<ServerConfig>,
     clients: Arc<ClientConfigs>,
 }
@@ -95,12 +96,17 @@ impl MeshTls {
         let provider = Arc::new(provider(options.key_exchange));
         let server = server::mesh(&certified, Arc::clone(&verifier), Arc::clone(&provider), options.ticket_lifetime)?;
         let clients = ClientConfigs::new(certified, verifier, provider, options.sessions)?;
-        Ok(Self { id, server: Arc::new(server), clients: Arc::new(clients) })
+        Ok(Self { id, identity: identity.clone(), server: Arc::new(server), clients: Arc::new(clients) })
     }
 
     /// Who we are.
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// The certificate and the roots it was made of, to be shown; the key is in there too and is not.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// For accepting mesh connections: a client certificate is required, and offered ALPN tokens are chosen from, in
