@@ -7,7 +7,7 @@ use super::endpoint::Endpoints;
 use crate::base::protocol::Protocol;
 
 /// A destination and how to reach it.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// `reviews.shop.svc.cluster.local:80`, `pod/10.244.1.7:80`.
     pub name: Arc<str>,

@@ -1,0 +1,93 @@
+//! ClusterLoadAssignment -> [`Endpoints`].
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::unreachable
+)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tulle_identity::spiffe::SpiffeId;
+use tulle_proto::envoy::config::core::v3::HealthStatus;
+use tulle_proto::envoy::config::endpoint::v3 as eds;
+use tulle_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use tulle_proto::names;
+
+use super::fields;
+use crate::config::endpoint::{Endpoint, Endpoints, Health};
+use crate::config::reject::{Fault, Within};
+
+/// Highest priority number; Envoy's limit.
+const LOWEST_PRIORITY: u32 = 128;
+
+/// Compiles an assignment. An address that is listed twice counts once, as the first entry says.
+///
+/// # Errors
+/// When an address is not an IP address and port, an identity is not a SPIFFE id, or a field asks for something that
+/// would have to be ignored. An endpoint is never dialled without TLS because its identity could not be read.
+pub(super) fn compile(assignment: &eds::ClusterLoadAssignment) -> Result<Endpoints, Fault> {
+    let drops = assignment.policy.as_ref().is_some_and(|policy| !policy.drop_overloads.is_empty());
+    fields::unset("policy.drop_overloads", drops)?;
+    let mut seen = HashSet::new();
+    let mut list = Vec::new();
+    for (index, group) in assignment.endpoints.iter().enumerate() {
+        locality(group, &mut seen, &mut list).within_item("endpoints", index)?;
+    }
+    Ok(Endpoints { list })
+}
+
+fn locality(
+    group: &eds::LocalityLbEndpoints,
+    seen: &mut HashSet<std::net::SocketAddr>,
+    list: &mut Vec<Arc<Endpoint>>,
+) -> Result<(), Fault> {
+    fields::unset("lb_config", group.lb_config.is_some())?;
+    if group.priority > LOWEST_PRIORITY {
+        return Err(Fault::new("priority", "is above 128"));
+    }
+    let zone: Arc<str> = group.locality.as_ref().map_or("", |locality| locality.zone.as_str()).into();
+    for (index, entry) in group.lb_endpoints.iter().enumerate() {
+        let endpoint = endpoint(entry, group.priority, &zone).within_item("lb_endpoints", index)?;
+        if seen.insert(endpoint.address) {
+            list.push(Arc::new(endpoint));
+        }
+    }
+    Ok(())
+}
+
+fn endpoint(entry: &eds::LbEndpoint, priority: u32, zone: &Arc<str>) -> Result<Endpoint, Fault> {
+    let Some(HostIdentifier::Endpoint(host)) = &entry.host_identifier else {
+        return Err(Fault::missing("endpoint"));
+    };
+    let address = fields::socket(host.address.as_ref())
+        .within("endpoint.address")?
+        .filter(|address| address.port() != 0 && !address.ip().is_unspecified())
+        .ok_or_else(|| Fault::missing("endpoint.address"))?;
+    let metadata = entry.metadata.as_ref();
+    let identity = fields::text(metadata, names::META_IDENTITY)?
+        .map(SpiffeId::parse)
+        .transpose()
+        .map_err(|error| Fault::new(format!("metadata[{}].identity", names::METADATA), format!("is no SPIFFE id: {error}")))?;
+    Ok(Endpoint {
+        address,
+        health: health(entry.health_status)?,
+        weight: entry.load_balancing_weight.as_ref().map_or(1, |weight| weight.value.max(1)),
+        priority,
+        identity,
+        workload: fields::label(metadata, names::META_WORKLOAD)?,
+        namespace: fields::label(metadata, names::META_NAMESPACE)?,
+        zone: Arc::clone(zone),
+    })
+}
+
+fn health(status: i32) -> Result<Health, Fault> {
+    match HealthStatus::try_from(status) {
+        Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Ok(Health::Healthy),
+        // Degraded: used when there are not enough healthy ones, which is what Draining means to the balancer.
+        Ok(HealthStatus::Draining | HealthStatus::Degraded) => Ok(Health::Draining),
+        Ok(HealthStatus::Unhealthy | HealthStatus::Timeout) => Ok(Health::Unhealthy),
+        Err(_) => Err(Fault::new("health_status", "is not a known status")),
+    }
+}

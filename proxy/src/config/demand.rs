@@ -1,0 +1,82 @@
+//! How the path asks for a destination it does not know yet. Asking never blocks and never fails: the answer shows in
+//! a later snapshot, and how long to wait for it is the asker's business.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+/// Questions in flight between all workers and the control thread. More than this many at once means that the control
+/// thread is stuck; then a question is dropped and its connection waits out its bound.
+const QUEUE: usize = 4096;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DemandKey {
+    /// A captured connection's destination.
+    Addr(SocketAddr),
+    /// `reviews.shop.svc.cluster.local:80`.
+    Name(Arc<str>),
+}
+
+impl DemandKey {
+    /// The resource name: the key of `Snapshot::by_name`.
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Self::Addr(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).to_string().into(),
+            Self::Name(name) => Arc::clone(name),
+        }
+    }
+}
+
+impl fmt::Display for DemandKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// The asking end; clones share the queue.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    queue: mpsc::Sender<DemandKey>,
+}
+
+/// The answering end, for the control thread.
+#[derive(Debug)]
+pub struct Demands {
+    pub(crate) queue: mpsc::Receiver<DemandKey>,
+}
+
+impl Demand {
+    /// Both ends of a new queue.
+    pub fn channel() -> (Self, Demands) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self { queue: sender }, Demands { queue: receiver })
+    }
+
+    /// Asks for `key`; asking again for what was asked for already costs little and changes nothing.
+    /// False: the queue is full and the question was dropped.
+    pub fn want(&self, key: DemandKey) -> bool {
+        self.queue.try_send(key).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_asked_for_as_v4() {
+        let key = DemandKey::Addr("[::ffff:10.96.0.12]:80".parse().unwrap());
+        assert_eq!(&*key.name(), "10.96.0.12:80");
+        assert_eq!(&*DemandKey::Addr("[fd00::12]:80".parse().unwrap()).name(), "[fd00::12]:80");
+    }
+
+    #[test]
+    fn a_full_queue_drops() {
+        let (demand, _demands) = Demand::channel();
+        let key = DemandKey::Name("a:80".into());
+        assert_eq!((0..QUEUE + 5).filter(|_| demand.want(key.clone())).count(), QUEUE);
+    }
+}
