@@ -21,6 +21,9 @@ pub mod orig_dst;
 /// What a connection speaks, from its first bytes.
 pub mod detect;
 
+/// TLS of the path, and the keys it uses.
+pub mod tls;
+
 /// Which route a request takes.
 pub mod route;
 
@@ -29,3 +32,12 @@ pub mod balance;
 
 /// Connections to endpoints.
 pub mod connect;
+
+/// The connection to the control plane.
+mod control_plane;
+
+/// Discovery: resources in, snapshots out.
+pub mod xds;
+
+/// This workload's certificate.
+pub mod identity;

@@ -83,8 +83,9 @@ pub const CRATES: &[Crate] = &[
             // Threads, listeners, accept.
             unit("runtime", 9),
             // Beside the path: they write configuration and keys and read telemetry.
-            beside("xds", 10, 1, &["tls::keys"]),
-            beside("identity", 10, 1, &["tls::keys"]),
+            beside("control_plane", 9, 1, &[]),
+            beside("xds", 10, 1, &["tls::keys", "control_plane"]),
+            beside("identity", 10, 1, &["tls::keys", "control_plane"]),
             beside("resolve", 10, 1, &["tls::keys"]),
             beside("admin", 10, 1, &["tls::keys"]),
             // Wiring.

@@ -15,6 +15,24 @@ pub mod route;
 /// What is accepted: services the workload dials, and its own ports.
 pub mod listener;
 
+/// A resource that was refused, and why.
+pub mod reject;
+
+/// Resources -> snapshot.
+pub mod compile;
+
+/// The one place where a snapshot becomes visible.
+pub mod publish;
+
+/// How the path asks for a destination it does not know yet.
+pub mod demand;
+
+/// Facts that readiness is made of.
+pub mod status;
+
+/// Flags and environment -> settings of this process.
+pub mod bootstrap;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +52,7 @@ pub struct Snapshot {
     pub by_name: HashMap<Arc<str>, Known>,
     /// The same by address, for captured connections.
     pub by_addr: HashMap<SocketAddr, Known>,
-    /// Every cluster; a [`ClusterId`] is an index.
+    /// Every cluster; a [`ClusterId`] is an index. A slot that no service refers to holds a cluster without a name.
     pub clusters: Vec<Arc<Cluster>>,
     /// The workload's own ports; none until the control plane has said.
     pub inbound: Option<Arc<Inbound>>,

@@ -59,7 +59,8 @@ impl Store {
                     None => continue,
                 },
             };
-            let current = entry.built.as_ref().is_some_and(|built| !entry.fresh && Arc::ptr_eq(&built.endpoints, endpoints));
+            let current =
+                entry.built.as_ref().is_some_and(|built| !entry.fresh && Arc::ptr_eq(&built.endpoints, endpoints));
             if !current {
                 let built = Cluster { endpoints: Arc::clone(endpoints), ..entry.spec.cluster.clone() };
                 if entry.built.as_deref() != Some(&built) {

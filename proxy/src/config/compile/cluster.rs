@@ -77,7 +77,9 @@ pub(super) fn compile(cluster: &cds::Cluster) -> Result<ClusterSpec, Fault> {
     let metadata = cluster.metadata.as_ref();
     let protocol = match fields::text(metadata, "protocol")? {
         None => Protocol::Auto,
-        Some(name) => Protocol::from_name(name).ok_or_else(|| Fault::new("metadata[tulle.io].protocol", "is unknown"))?,
+        Some(name) => {
+            Protocol::from_name(name).ok_or_else(|| Fault::new("metadata[tulle.io].protocol", "is unknown"))?
+        }
     };
     let (http, idle_timeout) = http_options(cluster)?;
     let (limits, budget) = breakers(cluster)?;
@@ -124,9 +126,7 @@ fn balancer(cluster: &cds::Cluster) -> Result<Policy, Fault> {
         Ok(LbPolicy::RoundRobin) => Ok(Policy::RoundRobin),
         Ok(LbPolicy::LeastRequest) => Ok(Policy::LeastRequest),
         Ok(LbPolicy::Random) => Ok(Policy::Random),
-        Ok(
-            LbPolicy::RingHash | LbPolicy::Maglev | LbPolicy::ClusterProvided | LbPolicy::LoadBalancingPolicyConfig,
-        )
+        Ok(LbPolicy::RingHash | LbPolicy::Maglev | LbPolicy::ClusterProvided | LbPolicy::LoadBalancingPolicyConfig)
         | Err(_) => Err(Fault::new("lb_policy", "is none of ROUND_ROBIN, LEAST_REQUEST, RANDOM")),
     }
 }

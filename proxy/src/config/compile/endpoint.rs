@@ -66,10 +66,9 @@ fn endpoint(entry: &eds::LbEndpoint, priority: u32, zone: &Arc<str>) -> Result<E
         .filter(|address| address.port() != 0 && !address.ip().is_unspecified())
         .ok_or_else(|| Fault::missing("endpoint.address"))?;
     let metadata = entry.metadata.as_ref();
-    let identity = fields::text(metadata, names::META_IDENTITY)?
-        .map(SpiffeId::parse)
-        .transpose()
-        .map_err(|error| Fault::new(format!("metadata[{}].identity", names::METADATA), format!("is no SPIFFE id: {error}")))?;
+    let identity = fields::text(metadata, names::META_IDENTITY)?.map(SpiffeId::parse).transpose().map_err(|error| {
+        Fault::new(format!("metadata[{}].identity", names::METADATA), format!("is no SPIFFE id: {error}"))
+    })?;
     Ok(Endpoint {
         address,
         health: health(entry.health_status)?,

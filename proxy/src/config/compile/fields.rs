@@ -83,7 +83,8 @@ pub(super) fn socket(address: Option<&core::Address>) -> Result<Option<SocketAdd
     if socket.protocol != 0 {
         return Err(Fault::new("socket_address.protocol", "is not TCP"));
     }
-    let ip: IpAddr = socket.address.parse().map_err(|_| Fault::new("socket_address.address", "is not an IP address"))?;
+    let ip: IpAddr =
+        socket.address.parse().map_err(|_| Fault::new("socket_address.address", "is not an IP address"))?;
     let Some(core::socket_address::PortSpecifier::PortValue(port)) = socket.port_specifier else {
         return Err(Fault::new("socket_address.port_value", "is missing"));
     };

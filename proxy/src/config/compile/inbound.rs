@@ -69,10 +69,7 @@ fn add(chain: &lds::FilterChain, chains: &mut HashMap<u16, Chains>) -> Result<()
     fields::unset("filter_chain_match.server_names", !condition.server_names.is_empty())?;
     fields::unset("filter_chain_match.prefix_ranges", !condition.prefix_ranges.is_empty())?;
     fields::unset("filter_chain_match.source_prefix_ranges", !condition.source_prefix_ranges.is_empty())?;
-    fields::unset(
-        "filter_chain_match.direct_source_prefix_ranges",
-        !condition.direct_source_prefix_ranges.is_empty(),
-    )?;
+    fields::unset("filter_chain_match.direct_source_prefix_ranges", !condition.direct_source_prefix_ranges.is_empty())?;
     fields::unset("filter_chain_match.source_ports", !condition.source_ports.is_empty())?;
     fields::unset("filter_chain_match.source_type", condition.source_type != 0)?;
     let port = condition.destination_port.as_ref().map_or(0, |port| port.value);

@@ -59,7 +59,9 @@ pub(super) fn compile(listener: &lds::Listener, ids: &mut Ids) -> Result<Listene
         .within("address")?
         .filter(|address| address.port() != 0 && !address.ip().is_unspecified());
     let http = match &listener.api_listener {
-        Some(api) => Some(http(&fields::unpack(api.api_listener.as_ref(), "api_listener")?, ids).within("api_listener")?),
+        Some(api) => {
+            Some(http(&fields::unpack(api.api_listener.as_ref(), "api_listener")?, ids).within("api_listener")?)
+        }
         None => None,
     };
     let opaque = match listener.filter_chains.as_slice() {

@@ -41,9 +41,6 @@ mod secret;
 /// All accepted resources -> one snapshot.
 mod assemble;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -56,12 +53,12 @@ use tulle_proto::envoy::config::route::v3::RouteConfiguration;
 use tulle_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use tulle_proto::{Any, ResourceType, names};
 
+use super::ClusterId;
 use super::Snapshot;
 use super::cluster::Cluster;
 use super::endpoint::Endpoints;
 use super::listener::{Inbound, Outbound};
 use super::reject::{Fault, Rejected};
-use super::ClusterId;
 use cluster::ClusterSpec;
 use ids::Ids;
 use listener::{ListenerSpec, RouteSource};
@@ -128,11 +125,7 @@ impl Store {
     /// # Errors
     /// When the resource is not understood in full; then nothing of it is kept.
     pub fn accept(&mut self, kind: ResourceType, name: &Arc<str>, resource: &Any) -> Result<(), Rejected> {
-        self.try_accept(kind, name, resource).map_err(|fault| Rejected {
-            kind,
-            name: fields::printable(name),
-            fault,
-        })
+        self.try_accept(kind, name, resource).map_err(|fault| Rejected { kind, name: fields::printable(name), fault })
     }
 
     fn try_accept(&mut self, kind: ResourceType, name: &Arc<str>, resource: &Any) -> Result<(), Fault> {

@@ -38,7 +38,7 @@ pub(super) struct RoutesSpec {
 impl RoutesSpec {
     /// Routes that do not exist: nothing matches.
     pub(super) fn nonexistent(name: &str) -> Self {
-        Self { table: Arc::new(RouteTable { name: name.into(), hosts: Vec::new() }), clusters: Arc::default() }
+        Self { table: Arc::new(RouteTable::new(name.into(), Vec::new())), clusters: Arc::default() }
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn compile(config: &rds::RouteConfiguration, ids: &mut Ids) -> Result
         hosts.push(virtual_host(host, &mut seen, &mut number).within_item("virtual_hosts", index)?);
     }
     Ok(RoutesSpec {
-        table: Arc::new(RouteTable { name: config.name.as_str().into(), hosts }),
+        table: Arc::new(RouteTable::new(config.name.as_str().into(), hosts)),
         clusters: clusters.into_iter().map(ClusterId).collect(),
     })
 }
@@ -177,7 +177,8 @@ fn split(entries: &[ClusterWeight], number: &mut impl FnMut(&str) -> ClusterId) 
             return Err(Fault::missing("name")).within_item("clusters", index);
         }
         let weight = entry.weight.as_ref().map_or(0, |weight| weight.value);
-        total = total.checked_add(weight).ok_or_else(|| Fault::new("clusters", "has weights that sum above 2^32 - 1"))?;
+        total =
+            total.checked_add(weight).ok_or_else(|| Fault::new("clusters", "has weights that sum above 2^32 - 1"))?;
         if weight > 0 {
             clusters.push((number(&entry.name), weight));
         }

@@ -1,0 +1,415 @@
+//! The discovery session without its socket: responses in, requests out. Holds what is subscribed, which versions are
+//! held, and what was accepted; survives streams. Incremental xDS over the aggregated stream; source: "xDS REST and gRPC
+//! protocol", sections "Incremental xDS" and "ACK/NACK and resource type instance version".
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::unreachable
+)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tulle_identity::svid::TrustBundle;
+use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use tulle_proto::envoy::config::core::v3::Node;
+use tulle_proto::google::rpc::Status as RpcStatus;
+use tulle_proto::state::{LastGood, SavedResource};
+use tulle_proto::{Any, ResourceType, names};
+
+use super::per_type::PerType;
+use crate::config::Snapshot;
+use crate::config::compile::Store;
+use crate::config::compile::fields::printable;
+use crate::config::reject::{Fault, Rejected};
+
+/// Most names that may be subscribed on demand. Beyond it new destinations are treated as unknown ones.
+pub(super) const MAX_WANTED: usize = 10_000;
+
+/// Longest name that is asked for: a DNS name of 253 bytes, a port, and some room.
+const MAX_NAME_BYTES: usize = 300;
+
+/// Longest text of a NACK.
+const MAX_DETAIL_BYTES: usize = 4096;
+
+/// gRPC status "invalid argument", the code of a NACK.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// What a session is for; does not change.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// Who asks, as sent in the first request of each stream.
+    pub(super) node: Node,
+    /// Name of the workload's own listener.
+    pub(super) inbound: Arc<str>,
+    /// Names that are always subscribed.
+    pub(super) permanent: Vec<Arc<str>>,
+    /// How long the answer "no such name" holds.
+    pub(super) absent_ttl: Duration,
+}
+
+/// The session.
+#[derive(Debug)]
+pub(super) struct Session {
+    config: Config,
+    store: Store,
+    /// Listener names that are wanted, and whether for good.
+    wanted: BTreeMap<Arc<str>, Want>,
+    /// Wanted names that do not exist, and until when that is believed.
+    absent: HashMap<Arc<str>, Instant>,
+    /// What is held, as it came.
+    held: PerType<HashMap<Arc<str>, Held>>,
+    /// What should be subscribed.
+    desired: PerType<BTreeSet<Arc<str>>>,
+    /// What is subscribed on the current stream.
+    subscribed: PerType<BTreeSet<Arc<str>>>,
+    /// Requests that wait to be sent; none without a stream.
+    outgoing: VecDeque<DeltaDiscoveryRequest>,
+    connected: bool,
+    /// What is held changed since `saved` was asked last.
+    unsaved: bool,
+    /// What is wanted or referred to changed since `settle`.
+    unsettled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Permanent,
+    OnDemand,
+}
+
+#[derive(Debug)]
+struct Held {
+    version: String,
+    resource: Any,
+}
+
+/// What became of a response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All of it was taken.
+    Acked,
+    /// Some or all of it was refused; the text went to the control plane.
+    Nacked(String),
+}
+
+/// What became of a demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demanded {
+    /// It is subscribed now.
+    New,
+    /// It was before.
+    Known,
+    /// It is no possible name, or there are too many.
+    Refused,
+}
+
+impl Session {
+    /// A session that holds nothing yet.
+    pub(super) fn new(config: Config) -> Self {
+        let permanent = config.permanent.iter().filter(|name| is_name(name));
+        let wanted = permanent.map(|name| (Arc::clone(name), Want::Permanent)).collect();
+        let mut session = Self {
+            config,
+            store: Store::new(),
+            wanted,
+            absent: HashMap::new(),
+            held: PerType::default(),
+            desired: PerType::default(),
+            subscribed: PerType::default(),
+            outgoing: VecDeque::new(),
+            connected: false,
+            unsaved: false,
+            unsettled: true,
+        };
+        session.settle();
+        session
+    }
+
+    /// Takes in what an earlier process held, as far as it still compiles, and wants the same names again.
+    pub(super) fn restore(&mut self, saved: LastGood) {
+        for SavedResource { name, version, resource } in saved.resources {
+            let name: Arc<str> = name.into();
+            let (Some(resource), true) = (resource, is_name(&name)) else { continue };
+            let Some(kind) = ResourceType::from_url(&resource.type_url) else { continue };
+            if self.store.accept(kind, &name, &resource).is_ok() {
+                if kind == ResourceType::Listener && name != self.config.inbound && self.wanted.len() < MAX_WANTED {
+                    self.wanted.entry(Arc::clone(&name)).or_insert(Want::OnDemand);
+                }
+                self.held.get_mut(kind).insert(name, Held { version, resource });
+            }
+        }
+        self.unsettled = true;
+        self.settle();
+    }
+
+    /// Asks for a destination by its resource name.
+    pub(super) fn demand(&mut self, name: &Arc<str>) -> Demanded {
+        if self.wanted.contains_key(name) {
+            return Demanded::Known;
+        }
+        if self.wanted.len() >= MAX_WANTED || !is_name(name) {
+            return Demanded::Refused;
+        }
+        self.wanted.insert(Arc::clone(name), Want::OnDemand);
+        self.unsettled = true;
+        Demanded::New
+    }
+
+    /// A stream is up: everything is subscribed anew, with the versions that are held.
+    pub(super) fn connect(&mut self) {
+        self.connected = true;
+        self.outgoing.clear();
+        self.subscribed = PerType::default();
+        self.unsettled = true;
+        self.settle();
+        if let Some(first) = self.outgoing.front_mut() {
+            first.node = Some(self.config.node.clone());
+        }
+    }
+
+    /// The stream is gone: what is held stays in force.
+    pub(super) fn disconnect(&mut self) {
+        self.connected = false;
+        self.outgoing.clear();
+        self.subscribed = PerType::default();
+    }
+
+    /// The next request to send.
+    pub(super) fn next_request(&mut self) -> Option<DeltaDiscoveryRequest> {
+        self.settle();
+        self.outgoing.pop_front()
+    }
+
+    /// Whether there is a request to send.
+    pub(super) fn has_request(&mut self) -> bool {
+        self.settle();
+        !self.outgoing.is_empty()
+    }
+
+    /// Takes a response in and answers it: ACK when all of it was taken, else NACK with every reason. What is good in
+    /// a refused response is in force all the same; of what is not, the last good version stays.
+    pub(super) fn receive(&mut self, response: DeltaDiscoveryResponse, now: Instant) -> Outcome {
+        let DeltaDiscoveryResponse { resources, type_url, removed_resources, nonce, .. } = response;
+        let problems = match envelope(&type_url, &resources, &removed_resources, &nonce) {
+            Err(problem) => vec![problem],
+            Ok(kind) => {
+                let problems = self.update(kind, resources);
+                for name in removed_resources {
+                    self.removed(kind, &name.into(), now);
+                }
+                // Other types change nothing about what is needed.
+                self.unsettled |= kind != ResourceType::Endpoint && kind != ResourceType::Secret;
+                problems.iter().map(ToString::to_string).collect()
+            }
+        };
+        self.answer(type_url, nonce, &problems)
+    }
+
+    fn update(&mut self, kind: ResourceType, resources: Vec<Resource>) -> Vec<Rejected> {
+        let mut rejected = Vec::new();
+        for Resource { name, version, resource, .. } in resources {
+            let name: Arc<str> = name.into();
+            // Of a name that was just unsubscribed an update may still be on its way. Others were never asked for.
+            if !self.desired.get(kind).contains(&name) {
+                continue;
+            }
+            let missing = || Rejected { kind, name: printable(&name), fault: Fault::missing("resource") };
+            match resource
+                .ok_or_else(missing)
+                .and_then(|resource| self.store.accept(kind, &name, &resource).map(|()| resource))
+            {
+                Ok(resource) => {
+                    if kind == ResourceType::Listener {
+                        self.absent.remove(&name);
+                    }
+                    self.held.get_mut(kind).insert(name, Held { version, resource });
+                    self.unsaved = true;
+                }
+                Err(problem) => rejected.push(problem),
+            }
+        }
+        rejected
+    }
+
+    fn removed(&mut self, kind: ResourceType, name: &Arc<str>, now: Instant) {
+        // The workload's own rules serve until others come: a proxy that outlives its object still drains.
+        let own = kind == ResourceType::Secret || *name == self.config.inbound;
+        if own || !self.desired.get(kind).contains(name) {
+            return;
+        }
+        if self.held.get_mut(kind).remove(name).is_some() {
+            self.unsaved = true;
+        }
+        self.store.gone(kind, name);
+        if kind == ResourceType::Listener {
+            let until = now.checked_add(self.config.absent_ttl).unwrap_or(now);
+            self.absent.insert(Arc::clone(name), until);
+        }
+    }
+
+    fn answer(&mut self, type_url: String, response_nonce: String, problems: &[String]) -> Outcome {
+        let mut answer = DeltaDiscoveryRequest { type_url, response_nonce, ..Default::default() };
+        let outcome = if problems.is_empty() {
+            Outcome::Acked
+        } else {
+            let message = shorten(problems.join("; "));
+            answer.error_detail =
+                Some(RpcStatus { code: INVALID_ARGUMENT, message: message.clone(), details: Vec::new() });
+            Outcome::Nacked(message)
+        };
+        // Before any subscription that follows from the response, so that the server sees answers in order.
+        self.outgoing.push_front(answer);
+        outcome
+    }
+
+    /// Lets answers "no such name" lapse: they are unsubscribed, and asked for again at the next demand. While the
+    /// control plane is away they hold, for nobody could give a better answer.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if !self.connected {
+            return;
+        }
+        let wanted = &mut self.wanted;
+        let before = wanted.len();
+        self.absent.retain(|name, until| {
+            let lapsed = *until <= now && wanted.get(name) == Some(&Want::OnDemand);
+            if lapsed {
+                wanted.remove(name);
+            }
+            !lapsed
+        });
+        self.unsettled |= self.wanted.len() != before;
+    }
+
+    /// When [`Session::expire`] has something to do.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let on_demand = |name: &Arc<str>| self.wanted.get(name) == Some(&Want::OnDemand);
+        let lapsing = self.absent.iter().filter(|(name, _)| on_demand(name));
+        lapsing.map(|(_, until)| *until).min().filter(|_| self.connected)
+    }
+
+    /// The snapshot, when it changed.
+    pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
+        self.settle();
+        self.store.snapshot(self.absent.keys())
+    }
+
+    /// The trust bundle, when one has arrived.
+    pub(super) const fn bundle(&self) -> Option<&Arc<TrustBundle>> {
+        self.store.bundle()
+    }
+
+    /// Whether something has to be saved; asking again says no until it changes again.
+    pub(super) fn take_unsaved(&mut self) -> bool {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// Everything that is held, for the last-good file.
+    pub(super) fn saved(&self) -> Vec<SavedResource> {
+        let mut all = Vec::new();
+        for kind in ResourceType::ALL {
+            all.extend(self.held.get(kind).iter().map(|(name, held)| SavedResource {
+                name: name.to_string(),
+                version: held.version.clone(),
+                resource: Some(held.resource.clone()),
+            }));
+        }
+        all
+    }
+
+    /// Works out anew what should be subscribed, drops what no longer is, and asks for the difference. Costs as much as
+    /// is subscribed, so demands and responses only note that it is due, and a burst of them pays once.
+    fn settle(&mut self) {
+        if !std::mem::take(&mut self.unsettled) {
+            return;
+        }
+        let mut desired: PerType<BTreeSet<Arc<str>>> = PerType::default();
+        desired.get_mut(ResourceType::Secret).insert(names::TRUST_BUNDLE.into());
+        desired.get_mut(ResourceType::Listener).insert(Arc::clone(&self.config.inbound));
+        for name in self.wanted.keys() {
+            desired.get_mut(ResourceType::Listener).insert(Arc::clone(name));
+            let known = self.store.needs(name, |kind, needed| {
+                desired.get_mut(kind).insert(Arc::clone(needed));
+            });
+            // A service's resources share its name: asking for all of them at once saves round trips.
+            if !known && !self.absent.contains_key(name) && name.parse::<SocketAddr>().is_err() {
+                for kind in [ResourceType::Route, ResourceType::Cluster, ResourceType::Endpoint] {
+                    desired.get_mut(kind).insert(Arc::clone(name));
+                }
+            }
+        }
+        self.desired = desired;
+        self.store.retain(|kind, name| self.desired.get(kind).contains(name));
+        for kind in ResourceType::ALL {
+            let desired = self.desired.get(kind);
+            let held = self.held.get_mut(kind);
+            let before = held.len();
+            held.retain(|name, _| desired.contains(name));
+            self.unsaved |= held.len() != before;
+        }
+        if self.connected {
+            self.subscribe();
+        }
+    }
+
+    fn subscribe(&mut self) {
+        for kind in ResourceType::ALL {
+            let (desired, subscribed) = (self.desired.get(kind), self.subscribed.get_mut(kind));
+            let new: Vec<&Arc<str>> = desired.difference(subscribed).collect();
+            let old: Vec<String> = subscribed.difference(desired).map(ToString::to_string).collect();
+            if new.is_empty() && old.is_empty() {
+                continue;
+            }
+            // Versions are told in the first request of a type on a stream only: later, nothing new is held.
+            let versions = if subscribed.is_empty() {
+                self.held.get(kind).iter().map(|(name, held)| (name.to_string(), held.version.clone())).collect()
+            } else {
+                HashMap::new()
+            };
+            self.outgoing.push_back(DeltaDiscoveryRequest {
+                type_url: kind.url().to_owned(),
+                resource_names_subscribe: new.iter().map(ToString::to_string).collect(),
+                resource_names_unsubscribe: old,
+                initial_resource_versions: versions,
+                ..Default::default()
+            });
+            *subscribed = desired.clone();
+        }
+    }
+}
+
+/// What must hold of a response before any of it is looked at.
+fn envelope(type_url: &str, resources: &[Resource], removed: &[String], nonce: &str) -> Result<ResourceType, String> {
+    let kind = ResourceType::from_url(type_url)
+        .ok_or_else(|| format!("type `{}` is not one this proxy subscribed to", printable(type_url)))?;
+    if nonce.is_empty() {
+        return Err("response has no nonce".to_owned());
+    }
+    let mut seen = HashSet::new();
+    let all = resources.iter().map(|resource| &resource.name).chain(removed);
+    for name in all {
+        if !seen.insert(name) {
+            return Err(format!("{kind} {} is named twice in one response", printable(name)));
+        }
+    }
+    Ok(kind)
+}
+
+/// Whether a text can be the name of a resource.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.chars().all(|c| c.is_ascii_graphic()) && name != "*"
+}
+
+/// At most [`MAX_DETAIL_BYTES`] of a text.
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_DETAIL_BYTES {
+        let end = (0..=MAX_DETAIL_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
+}
