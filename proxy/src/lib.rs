@@ -41,3 +41,6 @@ pub mod xds;
 
 /// This workload's certificate.
 pub mod identity;
+
+/// Bytes both ways between two streams.
+pub mod relay;
