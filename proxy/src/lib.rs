@@ -9,6 +9,9 @@ pub mod base;
 /// The immutable configuration a request reads.
 pub mod config;
 
+/// Shutting down without breaking what is under way.
+pub mod drain;
+
 /// Metrics and access log.
 pub mod telemetry;
 

@@ -117,7 +117,7 @@ impl Half {
         self.size = match self.size {
             Size::Small if whole => Size::Large,
             Size::Large if read < buffer.len() / 2 => Size::Small,
-            same => same,
+            Size::Small | Size::Large => self.size,
         };
         (self.start, self.end) = (0, read);
         self.buffer = Some(buffer);

@@ -5,3 +5,6 @@ pub mod listen;
 
 /// Connections off a listener.
 pub mod accept;
+
+/// When to stop, and how.
+pub mod shutdown;
