@@ -36,6 +36,9 @@ pub mod balance;
 /// Connections to endpoints.
 pub mod connect;
 
+/// Bytes both ways between two streams.
+pub mod relay;
+
 /// The connection to the control plane.
 mod control_plane;
 
@@ -44,6 +47,3 @@ pub mod xds;
 
 /// This workload's certificate.
 pub mod identity;
-
-/// Bytes both ways between two streams.
-pub mod relay;
