@@ -47,3 +47,6 @@ pub mod xds;
 
 /// This workload's certificate.
 pub mod identity;
+
+/// Configuration, metrics and commands over HTTP, for people and probes.
+pub mod admin;
