@@ -85,7 +85,7 @@ impl Telemetry {
     /// As [`Telemetry::render`], with the time by which idle series expire.
     fn render_at(&self, now: Instant) -> String {
         let workers = locked(&self.workers).clone();
-        scrape::render(&mut locked(&self.registry), &workers, now)
+        scrape::render(&self.registry, &workers, now)
     }
 }
 

@@ -49,6 +49,9 @@ impl Registry {
     }
 }
 
+/// Label sets with their slots on all workers.
+pub(super) type Active<L, S> = Vec<(L, Vec<Arc<S>>)>;
+
 /// Label sets of one kind.
 #[derive(Debug)]
 pub(super) struct Sets<L, S> {
@@ -88,7 +91,8 @@ impl<L: Fold + Clone + Eq + Hash, S: Slots> Sets<L, S> {
 
     /// Forgets what was idle for [`IDLE`] and is held by no worker, and gives the slots of everything that counted
     /// something within that time. What is idle but held comes back as soon as it changes.
-    pub(super) fn active(&mut self, now: Instant) -> Vec<(&L, Vec<&S>)> {
+    /// Gives handles rather than references, so that no worker waits while they are made into text.
+    pub(super) fn active(&mut self, now: Instant) -> Active<L, S> {
         self.sets.retain(|_, set| {
             let activity = set.slots.iter().flatten().fold(0, |sum: u64, slots| sum.wrapping_add(slots.activity()));
             if activity != set.activity {
@@ -99,7 +103,7 @@ impl<L: Fold + Clone + Eq + Hash, S: Slots> Sets<L, S> {
             held || !set.is_idle(now)
         });
         let shown = self.sets.iter().filter(|(_, set)| set.activity > 0 && !set.is_idle(now));
-        shown.map(|(labels, set)| (labels, set.slots.iter().flatten().map(|slots| &**slots).collect())).collect()
+        shown.map(|(labels, set)| (labels.clone(), set.slots.iter().flatten().cloned().collect())).collect()
     }
 
     #[cfg(test)]

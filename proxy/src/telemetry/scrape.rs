@@ -1,15 +1,15 @@
 //! The metrics as text: sums what the workers counted. Runs on the control thread.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::counters::{BOUNDS_NANOS, BUCKETS, ByReason, Counter, Gauge, RequestSlots, TcpSlots, Variant};
 use super::events::{Detected, Events, RetryOutcome};
 use super::exposition::{Exposition, Kind, Labels, Seconds};
 use super::labels::{Direction, OVERFLOW, RequestLabels, TcpLabels};
-use super::process;
-use super::registry::Registry;
+use super::registry::{Active, Registry};
+use super::{locked, process};
 use crate::base::failure::Reason;
 
 /// Upper bounds of the histogram as label values, in seconds.
@@ -20,12 +20,18 @@ const BOUNDS: [&str; BUCKETS] = [
 const _: () = assert!(BOUNDS.len() == BOUNDS_NANOS.len() + 1, "a bound and its text belong together");
 
 /// Everything the workers count, and the facts of the process.
-pub(super) fn render(registry: &mut Registry, workers: &[Arc<Events>], now: Instant) -> String {
+pub(super) fn render(registry: &Mutex<Registry>, workers: &[Arc<Events>], now: Instant) -> String {
+    let mut registry = locked(registry);
+    let (active_requests, active_tcp) = (registry.requests.active(now), registry.tcp.active(now));
+    let folded = registry.folded;
+    // A worker that meets a new label set waits for this lock: it is not held while text is made.
+    drop(registry);
+
     let mut out = Exposition::default();
     out.family("tulle_build_info", Kind::Gauge, "The version, as a label; the value is 1.");
     out.sample(&Labels::of(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
-    requests(&mut out, registry.requests.active(now));
-    tcp(&mut out, registry.tcp.active(now));
+    requests(&mut out, &active_requests);
+    tcp(&mut out, &active_tcp);
     connections(&mut out, workers);
     by_reason(&mut out, workers);
     plain(&mut out, workers);
@@ -34,7 +40,7 @@ pub(super) fn render(registry: &mut Registry, workers: &[Arc<Events>], now: Inst
         Kind::Counter,
         "Label sets counted under overflow, for there are too many.",
     );
-    out.sample(&Labels::default(), registry.folded);
+    out.sample(&Labels::default(), folded);
     out.family("tulle_config_generation", Kind::Gauge, "Generation of the configuration a worker applies.");
     for (index, worker) in workers.iter().enumerate() {
         out.sample(&Labels::of(&[("worker", &index.to_string())]), worker.generation.value());
@@ -43,9 +49,9 @@ pub(super) fn render(registry: &mut Registry, workers: &[Arc<Events>], now: Inst
     out.finish()
 }
 
-fn requests(out: &mut Exposition, mut sets: Vec<(&RequestLabels, Vec<&RequestSlots>)>) {
+fn requests(out: &mut Exposition, sets: &Active<RequestLabels, RequestSlots>) {
     // The order of a scrape is that of the labels, so that two scrapes can be compared.
-    let mut sets: Vec<_> = sets.drain(..).map(|(labels, slots)| (request_labels(labels), slots)).collect();
+    let mut sets: Vec<_> = sets.iter().map(|(labels, slots)| (request_labels(labels), slots)).collect();
     sets.sort_by(|(a, _), (b, _)| a.cmp(b));
 
     out.family("tulle_requests_total", Kind::Counter, "Requests that are over.");
@@ -84,8 +90,8 @@ fn requests(out: &mut Exposition, mut sets: Vec<(&RequestLabels, Vec<&RequestSlo
     }
 }
 
-fn tcp(out: &mut Exposition, mut sets: Vec<(&TcpLabels, Vec<&TcpSlots>)>) {
-    let mut sets: Vec<_> = sets.drain(..).map(|(labels, slots)| (tcp_labels(labels), slots)).collect();
+fn tcp(out: &mut Exposition, sets: &Active<TcpLabels, TcpSlots>) {
+    let mut sets: Vec<_> = sets.iter().map(|(labels, slots)| (tcp_labels(labels), slots)).collect();
     sets.sort_by(|(a, _), (b, _)| a.cmp(b));
 
     out.family("tulle_tcp_connections_opened_total", Kind::Counter, "Opaque connections that were opened.");
