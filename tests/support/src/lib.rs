@@ -14,6 +14,12 @@ pub mod upstream;
 
 pub mod client;
 
+pub mod certs;
+
+pub mod control;
+
+pub mod process;
+
 pub mod netns;
 
 pub mod bin_path;

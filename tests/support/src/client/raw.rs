@@ -179,14 +179,21 @@ impl Raw {
 
     /// Reads one response to `method`.
     pub async fn response_to(&mut self, method: &str) -> Response {
-        let head = Head::split(&self.read_until("\r\n\r\n").await);
+        let response = self.try_response(method).await;
+        response.unwrap_or_else(|| panic!("the peer closed before a response; {}", self.seen()))
+    }
+
+    /// Like [`Raw::response_to`]; `None` when the peer closes or resets before a complete head.
+    pub async fn try_response(&mut self, method: &str) -> Option<Response> {
+        let head = within("a response", self.buffer.until(&mut self.stream, b"\r\n\r\n")).await.ok()??;
+        let head = Head::split(&head);
         let status: u16 = head.first.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
         let bodiless = method == "HEAD" || status / 100 == 1 || status == 204 || status == 304;
         let framing = if bodiless { Framing::None } else { head.framing(Framing::Close) };
         let body = within("a response body", read_body(&mut self.buffer, &mut self.stream, framing)).await;
         let body = body.unwrap_or_else(|_| Body { cut: true, ..Body::default() });
         let Body { raw, data, trailers, cut } = body;
-        Response { status, headers: head.fields, body: data, body_bytes: raw, trailers, cut }
+        Some(Response { status, headers: head.fields, body: data, body_bytes: raw, trailers, cut })
     }
 
     fn seen(&self) -> String {

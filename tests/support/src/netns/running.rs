@@ -115,6 +115,11 @@ impl Running {
         self.output.lines.lock().unwrap_or_else(PoisonError::into_inner).all.clone()
     }
 
+    /// Whether it closed its output: it has ended, or is about to.
+    pub fn ended(&self) -> bool {
+        self.output.lines.lock().unwrap_or_else(PoisonError::into_inner).ended == 2
+    }
+
     /// Sends SIGTERM, as a cluster does, and waits for the end.
     ///
     /// # Errors
