@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// What the control thread knows about itself.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of one another")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// A control plane is configured; without one the proxy is ready as it is.

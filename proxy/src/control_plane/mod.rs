@@ -4,6 +4,9 @@
 /// Where the control plane is.
 mod resolve;
 
+#[cfg(test)]
+pub(crate) mod scripted;
+
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -192,7 +195,7 @@ impl Connector {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         // Only for SNI: who the server is, its SPIFFE id decides.
-        let name = ServerName::try_from(self.host.to_string()).unwrap_or(ServerName::from(address.ip()));
+        let name = ServerName::try_from(self.host.to_string()).unwrap_or_else(|_| ServerName::from(address.ip()));
         self.tls.connect(name, tcp).await
     }
 }

@@ -4,6 +4,9 @@
 /// When to ask for the next certificate.
 mod rotate;
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -73,7 +76,7 @@ pub async fn run(deps: Deps) -> Infallible {
             Step::Expire => holder.expired(),
             Step::Wait(wait) => holder.attend(tokio::time::sleep(wait.min(LONGEST_SLEEP))).await,
             Step::Renew => {
-                let request = request(&control_plane, &id, bootstrap.leaf_ttl);
+                let request = Box::pin(request(&control_plane, &id, bootstrap.leaf_ttl));
                 let now = SystemTime::now;
                 match holder.attend(request).await.and_then(|(svid, bundle)| holder.issued(svid, bundle)) {
                     Ok(expires) => rotation.issued(expires, now(), rand::random()),

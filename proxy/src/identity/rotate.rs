@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn an_authority_that_issues_nothing_but_the_past_is_not_asked_in_a_loop() {
         let mut rotation = Rotation::new(at(0.0));
-        rotation.issued(at(-5.0), at(0.0), 0.0);
+        rotation.issued(at(0.0) - 5 * SECOND, at(0.0), 0.0);
         assert_eq!(rotation.step(at(0.0)), Step::Expire);
         assert_eq!(rotation.step(at(0.0)), Step::Wait(SECOND));
     }

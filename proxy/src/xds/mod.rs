@@ -13,6 +13,9 @@ mod stream;
 /// The last-good file.
 mod last_good;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -74,7 +77,7 @@ pub async fn run(deps: Deps) -> Infallible {
     let mut attempt = 0u32;
     loop {
         let started = Instant::now();
-        let error = control.follow(&control_plane).await;
+        let error = Box::pin(control.follow(&control_plane)).await;
         if started.elapsed() >= stream::HEALTHY && control.answered {
             attempt = 0;
         }
@@ -139,13 +142,13 @@ impl Control {
     /// One stream from connect to its end, and why it ended.
     async fn follow(&mut self, settings: &ControlPlane) -> String {
         self.answered = false;
-        let connection = match self.attend(control_plane::connect(settings)).await {
+        let connection = match self.attend(Box::pin(control_plane::connect(settings))).await {
             Ok(connection) => connection,
             Err(error) => return error.to_string(),
         };
         self.session.connect();
         let first = std::iter::from_fn(|| self.session.next_request()).collect();
-        let mut stream = match self.attend(stream::open(connection, first)).await {
+        let mut stream = match self.attend(Box::pin(stream::open(connection, first))).await {
             Ok(stream) => stream,
             Err(status) => return refused(&status, settings),
         };
@@ -314,13 +317,14 @@ impl Control {
 /// What the control plane's status means for the user.
 fn refused(status: &tonic::Status, settings: &ControlPlane) -> String {
     let text = control_plane::causes(status);
-    match status.code() {
-        tonic::Code::Unauthenticated => format!("{text} (check the workload token in {})", settings.token.display()),
-        tonic::Code::PermissionDenied => {
-            format!("{text} (check --namespace and --service-account against the workload token)")
-        }
-        _ => text,
-    }
+    let hint = if status.code() == tonic::Code::Unauthenticated {
+        format!(" (check the workload token in {})", settings.token.display())
+    } else if status.code() == tonic::Code::PermissionDenied {
+        " (check --namespace and --service-account against the workload token)".to_owned()
+    } else {
+        String::new()
+    };
+    text + &hint
 }
 
 fn node_message(node: &Node) -> core::Node {

@@ -67,7 +67,9 @@ pub(super) struct Session {
     desired: PerType<BTreeSet<Arc<str>>>,
     /// What is subscribed on the current stream.
     subscribed: PerType<BTreeSet<Arc<str>>>,
-    /// Requests that wait to be sent; none without a stream.
+    /// Answers to responses; they are sent before anything that follows from them.
+    answers: VecDeque<DeltaDiscoveryRequest>,
+    /// Changes of subscriptions; none without a stream.
     outgoing: VecDeque<DeltaDiscoveryRequest>,
     connected: bool,
     /// What is held changed since `saved` was asked last.
@@ -121,6 +123,7 @@ impl Session {
             held: PerType::default(),
             desired: PerType::default(),
             subscribed: PerType::default(),
+            answers: VecDeque::new(),
             outgoing: VecDeque::new(),
             connected: false,
             unsaved: false,
@@ -163,6 +166,7 @@ impl Session {
     /// A stream is up: everything is subscribed anew, with the versions that are held.
     pub(super) fn connect(&mut self) {
         self.connected = true;
+        self.answers.clear();
         self.outgoing.clear();
         self.subscribed = PerType::default();
         self.unsettled = true;
@@ -175,6 +179,7 @@ impl Session {
     /// The stream is gone: what is held stays in force.
     pub(super) fn disconnect(&mut self) {
         self.connected = false;
+        self.answers.clear();
         self.outgoing.clear();
         self.subscribed = PerType::default();
     }
@@ -182,18 +187,19 @@ impl Session {
     /// The next request to send.
     pub(super) fn next_request(&mut self) -> Option<DeltaDiscoveryRequest> {
         self.settle();
-        self.outgoing.pop_front()
+        self.answers.pop_front().or_else(|| self.outgoing.pop_front())
     }
 
     /// Whether there is a request to send.
     pub(super) fn has_request(&mut self) -> bool {
         self.settle();
-        !self.outgoing.is_empty()
+        !self.answers.is_empty() || !self.outgoing.is_empty()
     }
 
     /// Takes a response in and answers it: ACK when all of it was taken, else NACK with every reason. What is good in
     /// a refused response is in force all the same; of what is not, the last good version stays.
     pub(super) fn receive(&mut self, response: DeltaDiscoveryResponse, now: Instant) -> Outcome {
+        self.settle();
         let DeltaDiscoveryResponse { resources, type_url, removed_resources, nonce, .. } = response;
         let problems = match envelope(&type_url, &resources, &removed_resources, &nonce) {
             Err(problem) => vec![problem],
@@ -262,8 +268,7 @@ impl Session {
                 Some(RpcStatus { code: INVALID_ARGUMENT, message: message.clone(), details: Vec::new() });
             Outcome::Nacked(message)
         };
-        // Before any subscription that follows from the response, so that the server sees answers in order.
-        self.outgoing.push_front(answer);
+        self.answers.push_back(answer);
         outcome
     }
 
@@ -295,7 +300,9 @@ impl Session {
     /// The snapshot, when it changed.
     pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
         self.settle();
-        self.store.snapshot(self.absent.keys())
+        let snapshot = self.store.snapshot(self.absent.keys());
+        self.unsettled |= self.store.take_moved();
+        snapshot
     }
 
     /// The trust bundle, when one has arrived.

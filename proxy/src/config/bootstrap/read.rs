@@ -51,7 +51,7 @@ pub(super) fn bootstrap(flags: &Flags, cpus: usize) -> Result<Bootstrap, Vec<Pro
         explicit_outbound: read.pairs("outbound", &flags.outbound, |listen, service| {
             let example = "give LISTEN=SERVICE:PORT, as 127.0.0.1:9080=reviews:80";
             let service =
-                complete(service).ok_or((format!("`{service}` is no service with a port"), example.into()))?;
+                complete(service).ok_or_else(|| (format!("`{service}` is no service with a port"), example.into()))?;
             Ok(ExplicitOutbound { listen: address(listen, example)?, service })
         }),
         outbound_http: read
@@ -87,8 +87,8 @@ pub(super) fn bootstrap(flags: &Flags, cpus: usize) -> Result<Bootstrap, Vec<Pro
         ),
         opaque_ports: read.all("opaque-ports", &flags.opaque_ports, |text| number(text, 1..=u16::MAX)),
         prefetch: read.all("prefetch", &flags.prefetch, |text| {
-            complete(text)
-                .ok_or((format!("`{text}` is no service with a port"), "give SERVICE:PORT, as reviews.shop:80".into()))
+            let fix = "give SERVICE:PORT, as reviews.shop:80";
+            complete(text).ok_or_else(|| (format!("`{text}` is no service with a port"), fix.into()))
         }),
         limits: read.limits(flags),
         leaf_ttl: flags.leaf_ttl.as_ref().map(|text| read.duration("leaf-ttl", text)),
@@ -139,20 +139,22 @@ impl Reader {
         parse: impl Fn(&str, &str) -> Result<T, Bad>,
     ) -> Vec<T> {
         self.all(flag, texts, |text| {
-            let (left, right) =
-                text.split_once('=').ok_or((format!("`{text}` has no `=`"), "put `=` between its two parts".into()))?;
+            let no_pair = || (format!("`{text}` has no `=`"), "put `=` between its two parts".into());
+            let (left, right) = text.split_once('=').ok_or_else(no_pair)?;
             parse(left.trim(), right.trim())
         })
     }
 
     fn choice<T: Copy>(&mut self, flag: &'static str, text: &str, choices: &[(&str, T)]) -> T {
-        let chosen = choices.iter().find(|(name, _)| *name == text.trim()).or(choices.first());
-        let known = choices.iter().any(|(name, _)| *name == text.trim());
-        if !known {
+        let known = choices.iter().find(|(name, _)| *name == text.trim());
+        if known.is_none() {
             let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
             self.problem(flag, (format!("`{text}` is unknown"), format!("give one of: {}", names.join(", "))));
         }
-        chosen.map(|(_, value)| *value).expect("every list of choices in this file has entries")
+        known
+            .or_else(|| choices.first())
+            .map(|(_, value)| *value)
+            .expect("every list of choices in this file has entries")
     }
 
     fn duration(&mut self, flag: &'static str, text: &str) -> Duration {
@@ -338,8 +340,7 @@ fn full_name(text: &str, namespace: &str, domain: &str) -> Option<Arc<str>> {
     }
     Some(match labels.as_slice() {
         [name] => format!("{name}.{namespace}.svc.{domain}:{port}").into(),
-        [name, namespace] => format!("{name}.{namespace}.svc.{domain}:{port}").into(),
-        [name, namespace, "svc"] => format!("{name}.{namespace}.svc.{domain}:{port}").into(),
+        [name, namespace] | [name, namespace, "svc"] => format!("{name}.{namespace}.svc.{domain}:{port}").into(),
         _ => format!("{host}:{port}").into(),
     })
 }

@@ -28,6 +28,7 @@ impl Store {
         for name in &names {
             if let Some(mut entry) = self.listeners.remove(name) {
                 if let Some(published) = self.publishable(name, &entry) {
+                    self.moved |= entry.published.is_some_and(|before| before.clusters != published.clusters);
                     entry.published = Some(published);
                 }
                 self.listeners.insert(Arc::clone(name), entry);

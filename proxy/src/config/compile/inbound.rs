@@ -100,10 +100,8 @@ fn mesh_tls(chain: &lds::FilterChain, alpn: &[String]) -> Result<(), Fault> {
     if alpn.is_empty() || alpn.iter().any(|token| !mesh.contains(&token.as_bytes())) {
         return Err(Fault::new("filter_chain_match.application_protocols", "are not the mesh's tokens"));
     }
-    let any = match chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref()) {
-        Some(ConfigType::TypedConfig(any)) => any,
-        None => return Err(Fault::missing("transport_socket")),
-    };
+    let socket = chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
+    let Some(ConfigType::TypedConfig(any)) = socket else { return Err(Fault::missing("transport_socket")) };
     let context: DownstreamTlsContext = fields::unpack(Some(any), "transport_socket")?;
     if !context.require_client_certificate.is_some_and(|require| require.value) {
         return Err(Fault::new("transport_socket.require_client_certificate", "is not true"));

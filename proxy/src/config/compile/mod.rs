@@ -41,6 +41,12 @@ mod secret;
 /// All accepted resources -> one snapshot.
 mod assemble;
 
+#[cfg(test)]
+pub(crate) mod samples;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -79,6 +85,8 @@ pub struct Store {
     endpoints: HashMap<Arc<str>, Arc<Endpoints>>,
     /// Fills the slots of numbers that are not in use.
     unused: Arc<Cluster>,
+    /// A listener leads to other clusters than it did.
+    moved: bool,
     last: Snapshot,
 }
 
@@ -116,6 +124,7 @@ impl Store {
             clusters: HashMap::new(),
             endpoints: HashMap::new(),
             unused: Arc::new(cluster::nonexistent(&"".into())),
+            moved: false,
             last: Snapshot::default(),
         }
     }
@@ -237,14 +246,14 @@ impl Store {
         self.endpoints.retain(|name, _| keep(ResourceType::Endpoint, name));
     }
 
+    /// Whether a listener leads to other clusters since this was asked last, so that [`Store::needs`] says less.
+    pub const fn take_moved(&mut self) -> bool {
+        std::mem::replace(&mut self.moved, false)
+    }
+
     /// The trust bundle, when one has arrived.
     pub const fn bundle(&self) -> Option<&Arc<TrustBundle>> {
         self.bundle.as_ref()
-    }
-
-    /// Whether the rules for the workload's own ports have arrived.
-    pub const fn has_inbound(&self) -> bool {
-        self.inbound.is_some()
     }
 }
 
