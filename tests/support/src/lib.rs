@@ -20,6 +20,8 @@ pub mod control;
 
 pub mod process;
 
+pub mod sidecar;
+
 pub mod netns;
 
 pub mod bin_path;

@@ -117,6 +117,11 @@ impl Control {
         self.addr
     }
 
+    /// The authority it signs with.
+    pub fn ca(&self) -> Option<&Ca> {
+        self.state.ca.as_deref()
+    }
+
     /// Sets a resource; subscribers get it when its bytes differ from before.
     pub fn set<M: Name>(&self, kind: ResourceType, name: &str, resource: &M) {
         self.set_any(kind, name, Any { type_url: kind.url().to_owned(), value: resource.encode_to_vec().into() });
