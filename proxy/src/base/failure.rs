@@ -175,6 +175,26 @@ impl Reason {
         }
     }
 
+    /// The reason of a name, as a peer proxy sends it.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str().as_bytes() == name)
+    }
+
+    /// Whether a peer proxy that answers with this reason says that its application has not seen the request.
+    pub const fn spared_the_application(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout
+                | Self::ConnectRefused
+                | Self::ConnectFailed
+                | Self::Overload
+                | Self::MaxConnections
+                | Self::MaxPending
+                | Self::MaxRequests
+                | Self::Draining
+        )
+    }
+
     /// The word users meet.
     pub const fn as_str(self) -> &'static str {
         self.row().name
@@ -192,6 +212,9 @@ impl fmt::Display for Reason {
 pub enum Retry {
     /// The application may have seen it.
     Never,
+    /// It may have been sent to the application, on a connection that was going away: repeated only when a repetition
+    /// does no harm (RFC 9110 section 9.2.2).
+    IfIdempotent,
     /// It provably did not reach the application.
     Safe,
 }
@@ -216,6 +239,11 @@ impl Failure {
     /// A failure of something that provably did not reach the application.
     pub const fn safe(reason: Reason) -> Self {
         Self { reason, retry: Retry::Safe, source: None }
+    }
+
+    /// A failure that may be retried when a repetition does no harm.
+    pub const fn if_idempotent(reason: Reason) -> Self {
+        Self { reason, retry: Retry::IfIdempotent, source: None }
     }
 
     /// Adds what the lower layer said.

@@ -1,0 +1,109 @@
+//! Buffers that are held only while bytes are in flight, taken from and given back to a list of this thread.
+
+use std::cell::RefCell;
+
+/// Capacity of a buffer: one TLS record.
+pub(crate) const SIZE: usize = 16 * 1024;
+
+/// Buffers kept for reuse on a thread; more are freed. 256 of them are 4 MiB, reached only by 128 concurrent exchanges.
+const KEPT: usize = 256;
+
+thread_local! {
+    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes an empty buffer of [`SIZE`].
+pub(crate) fn take() -> Vec<u8> {
+    FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(SIZE))
+}
+
+/// Gives a buffer back. One that has grown or was never allocated is freed instead.
+pub(crate) fn give(mut buffer: Vec<u8>) {
+    if buffer.capacity() == SIZE {
+        buffer.clear();
+        FREE.with_borrow_mut(|free| {
+            if free.len() < KEPT {
+                free.push(buffer);
+            }
+        });
+    }
+}
+
+/// Bytes received and not yet used. Holds memory only while there are some.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Received {
+    /// What is there.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Whether nothing is there.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    /// Forgets the first `n` bytes.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.at = self.at.saturating_add(n).min(self.bytes.len());
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
+    /// Lets `read` append to the buffer, with room for at least a few KiB, and gives the memory back if it did not.
+    pub(crate) fn fill<T>(&mut self, read: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        if self.bytes.capacity() == 0 {
+            self.bytes = take();
+        } else if self.at > 0 && self.bytes.capacity().saturating_sub(self.bytes.len()) < SIZE / 4 {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
+        if self.bytes.capacity().saturating_sub(self.bytes.len()) < SIZE / 8 {
+            self.bytes.reserve(SIZE);
+        }
+        let result = read(&mut self.bytes);
+        if self.is_empty() {
+            self.release();
+        }
+        result
+    }
+
+    /// Number of bytes consumed since the memory was taken; [`Received::rewind`] goes back to it.
+    pub(crate) const fn position(&self) -> usize {
+        self.at
+    }
+
+    fn release(&mut self) {
+        give(std::mem::take(&mut self.bytes));
+        self.at = 0;
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_buffer_holds_no_memory() {
+        let mut received = Received::default();
+        received.fill(|b| b.extend_from_slice(b"hello"));
+        assert_eq!(received.unread(), b"hello");
+        received.consume(2);
+        assert_eq!(received.unread(), b"llo");
+        received.consume(3);
+        assert_eq!(received.bytes.capacity(), 0);
+        received.fill(|_| ());
+        assert_eq!(received.bytes.capacity(), 0);
+    }
+}

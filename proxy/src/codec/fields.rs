@@ -1,0 +1,130 @@
+//! What each header field means to a proxy: the one list of hop-by-hop, framing and identity fields.
+
+/// The role of a field, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Passed on as it is.
+    End,
+    /// For this connection only (RFC 9110 section 7.6.1): never passed on.
+    Hop,
+    /// `connection`.
+    Connection,
+    /// `host`.
+    Host,
+    /// `content-length`.
+    ContentLength,
+    /// `transfer-encoding`.
+    TransferEncoding,
+    /// `upgrade`.
+    Upgrade,
+    /// `te`.
+    Te,
+    /// `expect`.
+    Expect,
+    /// Says who the peer is, or steers a proxy: trusted from nobody, set only by us (security rule SP-01).
+    Identity,
+    /// `tulle-reason`, `tulle-proxy`: set by proxies only.
+    Ours,
+}
+
+/// The name under which the application learns who its mesh peer is, as other meshes call it.
+pub(crate) const PEER_HEADER: &str = "x-forwarded-client-cert";
+/// Why a proxy answered instead of the application.
+pub(crate) const REASON_HEADER: &str = "tulle-reason";
+/// Which proxy answered: `outbound` or `inbound`.
+pub(crate) const PROXY_HEADER: &str = "tulle-proxy";
+
+/// The role of the field called `name`, in any case.
+pub(crate) fn role(name: &[u8]) -> Role {
+    let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return Role::End };
+    let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+    let begins = |text: &str| name.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text.as_bytes()));
+    match first {
+        b'c' if is("connection") => Role::Connection,
+        b'c' if is("content-length") => Role::ContentLength,
+        b'e' if is("expect") => Role::Expect,
+        b'h' if is("host") => Role::Host,
+        b'h' if is("http2-settings") => Role::Hop,
+        b'k' if is("keep-alive") => Role::Hop,
+        b'l' if begins("l5d-") => Role::Identity,
+        b'p' if is("proxy-connection") => Role::Hop,
+        b't' if is("te") => Role::Te,
+        b't' if is("transfer-encoding") => Role::TransferEncoding,
+        b't' if is(REASON_HEADER) || is(PROXY_HEADER) => Role::Ours,
+        b't' if begins("tulle-") => Role::Identity,
+        b'u' if is("upgrade") => Role::Upgrade,
+        b'x' if is(PEER_HEADER) || begins("x-envoy-") => Role::Identity,
+        _ => Role::End,
+    }
+}
+
+/// The comma-separated elements of a list value, without surrounding white space and empty ones (RFC 9110 5.6.1).
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+/// A value without optional white space at its ends.
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether `authority` is a host with an optional port (RFC 9112 section 3.2), without user information.
+pub(crate) fn is_authority(authority: &[u8]) -> bool {
+    let (host, port) = match authority {
+        [b'[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|b| *b == b']') else { return false };
+            let (address, after) = rest.split_at(end);
+            let text = std::str::from_utf8(address).unwrap_or_default();
+            if text.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (authority, after.get(1..).unwrap_or_default())
+        }
+        _ => authority.split_at(authority.iter().position(|b| *b == b':').unwrap_or(authority.len())),
+    };
+    let host_ok = host.first() == Some(&b'[')
+        || (!host.is_empty()
+            && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b)));
+    let port_ok = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            digits.len() <= 5
+                && digits.iter().all(u8::is_ascii_digit)
+                && (digits.is_empty()
+                    || std::str::from_utf8(digits).ok().and_then(|d| d.parse::<u16>().ok()).is_some())
+        }
+        _ => false,
+    };
+    host_ok && port_ok
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_ignore_case() {
+        assert_eq!(role(b"Transfer-ENCODING"), Role::TransferEncoding);
+        assert_eq!(role(b"X-Envoy-Retry-On"), Role::Identity);
+        assert_eq!(role(b"L5D-Client-Id"), Role::Identity);
+        assert_eq!(role(b"Tulle-Reason"), Role::Ours);
+        assert_eq!(role(b"x-forwarded-for"), Role::End);
+        assert_eq!(role(b""), Role::End);
+    }
+
+    #[test]
+    fn authorities() {
+        for good in ["a", "a.test:80", "[::1]", "[fd00::1]:8080", "a_b", "10.0.0.1:1", "a:"] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "u@a", "a/admin", "a b", "a:80x", "a\0.b", "a,b", "[::1", "[zz]", "a:99999", ":80", "[::1]x"] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+}

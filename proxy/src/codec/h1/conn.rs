@@ -1,0 +1,285 @@
+//! One HTTP/1 connection in either role: heads and bodies over a [`Duplex`].
+
+use std::future::poll_fn;
+use std::io;
+
+use http::HeaderMap;
+
+use super::decode::{Decoder, Step};
+use super::parse::{self, Framing, HeadError, Limits};
+use super::write;
+use crate::codec::body::{BodyError, Chunk, Data};
+use crate::codec::buffer::{self, Received};
+use crate::conn::{Duplex, Io};
+
+/// A connection between messages.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    duplex: Duplex,
+    received: Received,
+}
+
+/// Why no head could be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// The connection ended before the head did. `clean`: before its first byte.
+    #[error("connection closed")]
+    Closed {
+        /// Nothing of a head had arrived.
+        clean: bool,
+    },
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The head is unacceptable.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+}
+
+impl Connection {
+    /// A connection with nothing received yet.
+    pub(crate) fn new(io: Io) -> Self {
+        Self { duplex: Duplex::new(io), received: Received::default() }
+    }
+
+    /// The stream and what was received beyond the last message.
+    pub(crate) fn into_parts(self) -> (Io, Received) {
+        (self.duplex.into_inner(), self.received)
+    }
+
+    /// Whether a parked connection can take another request: nothing arrived, not even its end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.received.is_empty() && self.duplex.is_quiet()
+    }
+
+    /// Waits for the first byte of the next message; `false` at the end of the stream. Holds no buffer meanwhile.
+    /// Cancel safe.
+    pub(crate) async fn wait(&mut self) -> io::Result<bool> {
+        Ok(!self.received.is_empty() || fill(&self.duplex, &mut self.received).await? > 0)
+    }
+
+    /// Reads the head of a request. Cancel safe.
+    pub(crate) async fn request_head(&mut self, limits: Limits) -> Result<parse::Request, ReadError> {
+        loop {
+            if let Some((head, taken)) = parse::request(self.received.unread(), limits)? {
+                self.received.consume(taken);
+                return Ok(head);
+            }
+            if fill(&self.duplex, &mut self.received).await? == 0 {
+                return Err(ReadError::Closed { clean: self.received.is_empty() });
+            }
+        }
+    }
+
+    /// Whether any byte of a reply has arrived.
+    pub(crate) const fn has_received(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// The two halves of an exchange, as client: the request is written while the reply is read.
+    pub(crate) const fn halves(&mut self) -> (&Duplex, HeadReader<'_>) {
+        (&self.duplex, HeadReader { duplex: &self.duplex, received: &mut self.received })
+    }
+
+    /// The two halves of an exchange, as server: the request's body and the way back.
+    pub(crate) const fn serve(&mut self, framing: Framing) -> (BodyReader<'_>, &Duplex) {
+        let body = BodyReader::new(&self.duplex, &mut self.received, framing);
+        (body, &self.duplex)
+    }
+
+    /// Writes bytes that are no message of a peer: replies of our own.
+    pub(crate) async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        self.duplex.write_all(bytes).await
+    }
+
+    /// Ends our direction, then reads and drops what still comes, up to 64 KiB: closing with unread bytes would reset
+    /// the connection and could destroy the reply on its way (RFC 9112 section 9.6).
+    pub(crate) async fn close(&mut self) {
+        let _ = self.duplex.shutdown().await;
+        let mut left = 64 * 1024usize;
+        while left > 0 {
+            self.received = Received::default();
+            match fill(&self.duplex, &mut self.received).await {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                Ok(_) | Err(_) => break,
+            }
+        }
+    }
+}
+
+async fn fill(duplex: &Duplex, received: &mut Received) -> io::Result<usize> {
+    poll_fn(|cx| received.fill(|buffer| duplex.poll_read(cx, buffer))).await
+}
+
+/// Reads the heads of replies, then becomes the body's reader.
+#[derive(Debug)]
+pub(crate) struct HeadReader<'c> {
+    duplex: &'c Duplex,
+    received: &'c mut Received,
+}
+
+impl<'c> HeadReader<'c> {
+    /// Reads one head, interim or final. Cancel safe.
+    pub(crate) async fn head(&mut self, to_head: bool, limits: Limits) -> Result<parse::Response, ReadError> {
+        loop {
+            if !self.received.is_empty()
+                && let Some((head, taken)) = parse::response(self.received.unread(), to_head, limits)?
+            {
+                self.received.consume(taken);
+                return Ok(head);
+            }
+            if fill(self.duplex, self.received).await? == 0 {
+                return Err(ReadError::Closed { clean: self.received.is_empty() });
+            }
+        }
+    }
+
+    /// Whether any byte of a reply has arrived.
+    pub(crate) const fn has_received(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    /// The reader of the body that follows the final head.
+    pub(crate) const fn into_body(self, framing: Framing) -> BodyReader<'c> {
+        BodyReader::new(self.duplex, self.received, framing)
+    }
+}
+
+/// Reads one body.
+#[derive(Debug)]
+pub(crate) struct BodyReader<'c> {
+    duplex: &'c Duplex,
+    received: &'c mut Received,
+    decoder: Decoder,
+    /// Bytes of `received` that the last chunk lent out.
+    lent: usize,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl<'c> BodyReader<'c> {
+    const fn new(duplex: &'c Duplex, received: &'c mut Received, framing: Framing) -> Self {
+        Self { duplex, received, decoder: Decoder::new(framing), lent: 0, trailers: None }
+    }
+
+    /// The next piece. Cancel safe: a piece is consumed when the next one is asked for.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Chunk<'_>>, BodyError> {
+        self.received.consume(std::mem::take(&mut self.lent));
+        loop {
+            if self.decoder.is_done() {
+                return Ok(None);
+            }
+            match self.decoder.step(self.received.unread())? {
+                Step::Data { skip, data } => {
+                    self.received.consume(skip);
+                    self.lent = data;
+                    let data = Data::Borrowed(self.received.unread().get(..data).unwrap_or_default());
+                    return Ok(Some(Chunk { data, last: self.decoder.is_done() }));
+                }
+                Step::End { skip, trailers } => {
+                    self.received.consume(skip);
+                    self.trailers = trailers;
+                    return Ok(None);
+                }
+                Step::More { skip } => {
+                    self.received.consume(skip);
+                    if fill(self.duplex, self.received).await? == 0 {
+                        return if self.decoder.may_end_by_close() { Ok(None) } else { Err(BodyError::Closed) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// The trailers, once the end was seen.
+    pub(crate) const fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
+        self.trailers.take()
+    }
+
+    /// Whether the end was seen.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Waits until the sender goes away. Bytes that arrive meanwhile belong to its next message and are kept, up to
+    /// one buffer; then it waits forever.
+    pub(crate) async fn gone(&mut self) {
+        self.received.consume(std::mem::take(&mut self.lent));
+        while self.received.unread().len() < buffer::SIZE {
+            match fill(self.duplex, self.received).await {
+                Ok(n) if n > 0 => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Drop for BodyReader<'_> {
+    fn drop(&mut self) {
+        self.received.consume(self.lent);
+    }
+}
+
+/// Writes one message whose head is waiting in `out`.
+#[derive(Debug)]
+pub(crate) struct BodyWriter<'c> {
+    duplex: &'c Duplex,
+    out: Vec<u8>,
+    chunked: bool,
+}
+
+impl<'c> BodyWriter<'c> {
+    /// A writer that sends `head` with the first bytes of the body. `framing` is what the head says.
+    pub(crate) const fn new(duplex: &'c Duplex, head: Vec<u8>, framing: Framing) -> Self {
+        Self { duplex, out: head, chunked: matches!(framing, Framing::Chunked) }
+    }
+
+    /// Sends a piece; pieces of up to a buffer go out with the head in one write.
+    pub(crate) async fn write(&mut self, chunk: &Chunk<'_>) -> Result<(), BodyError> {
+        let data = chunk.data.as_slice();
+        if self.chunked {
+            if !data.is_empty() {
+                write::chunk(data, &mut self.out);
+            }
+            if chunk.last {
+                write::last_chunk(None, &mut self.out);
+            }
+            return self.flush().await;
+        }
+        if self.out.is_empty() {
+            return Ok(self.duplex.write_all(data).await?);
+        }
+        if self.out.len().saturating_add(data.len()) <= buffer::SIZE {
+            self.out.extend_from_slice(data);
+            return self.flush().await;
+        }
+        // One full buffer first, so that the head does not travel alone.
+        let (now, rest) = data.split_at(buffer::SIZE.saturating_sub(self.out.len()).min(data.len()));
+        self.out.extend_from_slice(now);
+        self.flush().await?;
+        Ok(self.duplex.write_all(rest).await?)
+    }
+
+    /// Sends what is held back.
+    pub(crate) async fn flush(&mut self) -> Result<(), BodyError> {
+        if !self.out.is_empty() {
+            self.duplex.write_all(&self.out).await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Ends the body.
+    pub(crate) async fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), BodyError> {
+        if self.chunked {
+            write::last_chunk(trailers, &mut self.out);
+        }
+        self.flush().await
+    }
+}
+
+impl Drop for BodyWriter<'_> {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.out));
+    }
+}

@@ -1,0 +1,246 @@
+//! Body framing as received: how many of the bytes at hand are payload, and where the body ends.
+//!
+//! Pure: bytes in, ranges out. Chunk extensions are dropped; trailers are kept and bounded.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::parse::Framing;
+
+/// Longest line of a chunk size with its extension.
+const MAX_CHUNK_LINE: usize = 256;
+/// Largest trailer section.
+const MAX_TRAILERS: usize = 16 * 1024;
+/// Most trailer fields.
+const MAX_TRAILER_FIELDS: usize = 64;
+
+/// Why a body was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed chunked body: {0}")]
+pub(crate) struct DecodeError(&'static str);
+
+/// Follows one body.
+#[derive(Debug)]
+pub(crate) struct Decoder(State);
+
+#[derive(Debug)]
+enum State {
+    Length(u64),
+    UntilClose,
+    ChunkSize,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+    Done,
+}
+
+/// What the bytes at hand are. `take` of them are then done with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The first `skip` are framing, the next `data` payload.
+    Data {
+        /// Bytes of framing.
+        skip: usize,
+        /// Bytes of payload that follow.
+        data: usize,
+    },
+    /// More bytes are needed; the first `skip` are done with.
+    More {
+        /// Bytes of framing.
+        skip: usize,
+    },
+    /// The body is complete.
+    End {
+        /// Bytes of framing.
+        skip: usize,
+        /// Trailers, if any came.
+        trailers: Option<Box<HeaderMap>>,
+    },
+}
+
+impl Decoder {
+    /// A decoder for a body framed so.
+    pub(crate) const fn new(framing: Framing) -> Self {
+        Self(match framing {
+            Framing::None | Framing::Length(0) => State::Done,
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        })
+    }
+
+    /// Whether the whole body was seen.
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self.0, State::Done)
+    }
+
+    /// Whether the end of the stream is a proper end of the body.
+    pub(crate) const fn may_end_by_close(&self) -> bool {
+        matches!(self.0, State::UntilClose | State::Done)
+    }
+
+    /// Looks at the bytes at hand.
+    pub(crate) fn step(&mut self, input: &[u8]) -> Result<Step, DecodeError> {
+        let mut skip = 0usize;
+        loop {
+            let rest = input.get(skip..).unwrap_or_default();
+            match &mut self.0 {
+                State::Done => return Ok(Step::End { skip, trailers: None }),
+                State::UntilClose if rest.is_empty() => return Ok(Step::More { skip }),
+                State::UntilClose => return Ok(Step::Data { skip, data: rest.len() }),
+                State::Length(left) | State::ChunkData(left) if rest.is_empty() && *left > 0 => {
+                    return Ok(Step::More { skip });
+                }
+                State::Length(left) => {
+                    let data = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left = left.saturating_sub(data as u64);
+                    if *left == 0 {
+                        self.0 = State::Done;
+                    }
+                    return Ok(Step::Data { skip, data });
+                }
+                State::ChunkData(left) => {
+                    let data = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left = left.saturating_sub(data as u64);
+                    if *left == 0 {
+                        self.0 = State::ChunkEnd;
+                    }
+                    return Ok(Step::Data { skip, data });
+                }
+                State::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        skip = skip.saturating_add(2);
+                        self.0 = State::ChunkSize;
+                    }
+                    [] | [b'\r'] => return Ok(Step::More { skip }),
+                    _ => return Err(DecodeError("no line end after a chunk")),
+                },
+                State::ChunkSize => match line(rest)? {
+                    None => return Ok(Step::More { skip }),
+                    Some((text, taken)) => {
+                        let size = chunk_size(text)?;
+                        skip = skip.saturating_add(taken);
+                        self.0 = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                    }
+                },
+                State::Trailers => match trailers(rest)? {
+                    None => return Ok(Step::More { skip }),
+                    Some((map, taken)) => {
+                        self.0 = State::Done;
+                        return Ok(Step::End { skip: skip.saturating_add(taken), trailers: map });
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// A line that ends in CRLF: its text, and its length with the end.
+fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, DecodeError> {
+    match input.iter().take(MAX_CHUNK_LINE).position(|b| *b == b'\n') {
+        Some(end) => match input.get(..end) {
+            Some([text @ .., b'\r']) => Ok(Some((text, end.saturating_add(1)))),
+            _ => Err(DecodeError("line feed without carriage return")),
+        },
+        None if input.len() >= MAX_CHUNK_LINE => Err(DecodeError("chunk size line too long")),
+        None => Ok(None),
+    }
+}
+
+fn chunk_size(text: &[u8]) -> Result<u64, DecodeError> {
+    let (digits, extension) = text.split_at(text.iter().position(|b| *b == b';').unwrap_or(text.len()));
+    if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err(DecodeError("chunk size"));
+    }
+    if extension.iter().any(|b| *b < 0x20 && *b != b'\t' || *b == 0x7f) {
+        return Err(DecodeError("chunk extension"));
+    }
+    let text = std::str::from_utf8(digits).map_err(|_| DecodeError("chunk size"))?;
+    u64::from_str_radix(text, 16).map_err(|_| DecodeError("chunk size"))
+}
+
+type Trailers = Option<Box<HeaderMap>>;
+
+fn trailers(input: &[u8]) -> Result<Option<(Trailers, usize)>, DecodeError> {
+    if input.starts_with(b"\r\n") {
+        return Ok(Some((None, 2)));
+    }
+    let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
+    match httparse::parse_headers(input, &mut slots) {
+        Ok(httparse::Status::Complete((taken, fields))) => {
+            let mut map = HeaderMap::with_capacity(fields.len());
+            for field in fields {
+                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| DecodeError("trailer name"))?;
+                let value = HeaderValue::from_bytes(field.value).map_err(|_| DecodeError("trailer value"))?;
+                map.append(name, value);
+            }
+            Ok(Some((Some(Box::new(map)), taken)))
+        }
+        Ok(httparse::Status::Partial) if input.len() < MAX_TRAILERS => Ok(None),
+        Ok(httparse::Status::Partial) => Err(DecodeError("trailers too large")),
+        Err(_) => Err(DecodeError("trailers")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `input` given `piece` bytes at a time: payload, leftover, trailers.
+    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>, Option<Box<HeaderMap>>), DecodeError> {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let (mut held, mut payload, mut fed) = (Vec::new(), Vec::new(), 0);
+        loop {
+            match decoder.step(&held)? {
+                Step::Data { skip, data } => {
+                    payload.extend_from_slice(&held[skip..skip + data]);
+                    held.drain(..skip + data);
+                }
+                Step::More { skip } => {
+                    held.drain(..skip);
+                    assert!(fed < input.len(), "the body never ended");
+                    let next = (fed + piece).min(input.len());
+                    held.extend_from_slice(&input[fed..next]);
+                    fed = next;
+                }
+                Step::End { skip, trailers } => {
+                    held.drain(..skip);
+                    held.extend_from_slice(&input[fed..]);
+                    return Ok((payload, held, trailers));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_in_any_pieces() {
+        let body = b"5\r\nhello\r\n6;x=\"y\"\r\n world\r\n0\r\nX-Sum: 11\r\n\r\nNEXT";
+        for piece in 1..body.len() {
+            let (payload, left, trailers) = decode(body, piece).unwrap();
+            assert_eq!(payload, b"hello world");
+            assert_eq!(left, b"NEXT");
+            assert_eq!(trailers.unwrap().get("x-sum").unwrap(), "11");
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for bad in [
+            &b"g\r\n"[..],
+            b"\r\n",
+            b"5\nhello",
+            b"5\r\nhelloXX",
+            b"ffffffffffffffff\r\n",
+            b"-1\r\n",
+            b"0x5\r\n",
+            b" 5\r\nhello\r\n",
+            b"5 \r\nhello\r\n",
+            b"5;\x00\r\nhello\r\n",
+            b"0\r\nbad name: x\r\n\r\n",
+        ] {
+            let mut padded = bad.to_vec();
+            padded.resize(bad.len() + 300, b'a');
+            assert!(decode(&padded, padded.len()).is_err(), "{:?}", String::from_utf8_lossy(bad));
+        }
+    }
+}

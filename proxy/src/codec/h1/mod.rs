@@ -1,0 +1,16 @@
+//! HTTP/1.1, strictly: what is counted as one message here is what the other side counts (security.md 1.1, 1.2).
+
+/// Heads as received: lexed by `httparse`, then held to the rules it does not know.
+pub(crate) mod parse;
+
+/// The request line: method, target, authority.
+mod target;
+
+/// Heads as sent.
+pub(crate) mod write;
+
+/// Body framing as received: lengths and chunks.
+pub(crate) mod decode;
+
+/// One connection in either role: heads and bodies over a `Duplex`.
+pub(crate) mod conn;

@@ -1,0 +1,180 @@
+//! Heads as sent: one pass over the received fields into the connection's output buffer.
+
+use http::HeaderMap;
+
+use crate::codec::fields::{self, Role};
+use crate::codec::head::{Edit, RequestHead, ResponseHead, passed};
+
+use super::parse::RawHead;
+
+/// How the body that follows is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// As the received head says; its framing fields are passed on.
+    Same,
+    /// Chunks, whatever the received head said.
+    Chunked,
+    /// This many bytes.
+    Length(u64),
+    /// No body, and no field that speaks of one.
+    None,
+    /// Until the connection ends.
+    UntilClose,
+}
+
+/// Writes a request's head.
+pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out: &mut Vec<u8>) {
+    push(out, &[head.method().as_bytes(), b" ", head.path().as_bytes(), b" HTTP/1.1\r\n"]);
+    field(out, b"host", head.authority().as_bytes());
+    match head {
+        RequestHead::H1(head) => {
+            raw_fields(&head.raw, edit, framing == Framing::Same, out);
+            if head.upgrade {
+                field(out, b"connection", b"upgrade");
+            }
+        }
+        RequestHead::H2(head) => map_fields(&head.headers, edit, out),
+    }
+    if let Some(peer) = edit.peer {
+        field(out, fields::PEER_HEADER.as_bytes(), peer.as_bytes());
+    }
+    frame(framing, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a reply's head. `close`: nothing else will be sent on the connection.
+pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, close: bool, out: &mut Vec<u8>) {
+    status_line(head.status(), reason(head), out);
+    match head {
+        ResponseHead::H1(head) => {
+            raw_fields(&head.raw, edit, framing == Framing::Same, out);
+            if head.upgrade {
+                field(out, b"connection", b"upgrade");
+            }
+        }
+        ResponseHead::H2(head) => {
+            map_fields(&head.headers, edit, out);
+            if framing == Framing::Same
+                && let Some(length) = head.headers.get(http::header::CONTENT_LENGTH)
+            {
+                field(out, b"content-length", length.as_bytes());
+            }
+        }
+    }
+    frame(framing, out);
+    if close {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the head of a reply we make ourselves: status, fields, an empty or short body's length.
+pub(crate) fn own(status: u16, extra: &[(&str, &str)], length: usize, close: bool, out: &mut Vec<u8>) {
+    let text = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
+    status_line(status, text.as_bytes(), out);
+    for (name, value) in extra {
+        field(out, name.as_bytes(), value.as_bytes());
+    }
+    frame(Framing::Length(length as u64), out);
+    if close {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the frame of one chunk around `data`.
+pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut shift = (usize::BITS - data.len().leading_zeros()).div_ceil(4).saturating_sub(1).saturating_mul(4);
+    loop {
+        out.extend(DIGITS.get((data.len() >> shift) & 0xf));
+        if shift == 0 {
+            break;
+        }
+        shift = shift.saturating_sub(4);
+    }
+    push(out, &[b"\r\n", data, b"\r\n"]);
+}
+
+/// Writes the last chunk and the trailers that may be passed on.
+pub(crate) fn last_chunk(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.into_iter().flatten() {
+        if fields::role(name.as_str().as_bytes()) == Role::End {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn reason(head: &ResponseHead) -> &[u8] {
+    match head {
+        ResponseHead::H1(head) => head.raw.slice(&head.reason),
+        ResponseHead::H2(head) => head.status.canonical_reason().unwrap_or_default().as_bytes(),
+    }
+}
+
+fn status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    let digit = |n: u16| b'0'.saturating_add(u8::try_from(n % 10).unwrap_or(0));
+    let code = [digit(status / 100), digit(status / 10), digit(status)];
+    push(out, &[b"HTTP/1.1 ", &code, b" ", reason, b"\r\n"]);
+}
+
+fn raw_fields(raw: &RawHead, edit: Edit<'_>, same_framing: bool, out: &mut Vec<u8>) {
+    for f in &raw.fields {
+        let framing = same_framing && matches!(f.role, Role::ContentLength | Role::TransferEncoding);
+        if edit.passes(f.role) || framing || f.role == Role::Upgrade {
+            field(out, raw.slice(&f.name), raw.slice(&f.value));
+        }
+    }
+}
+
+/// Fields of an HTTP/2 head. Cookie pairs that were split are joined again (RFC 9113 section 8.2.3).
+fn map_fields(headers: &HeaderMap, edit: Edit<'_>, out: &mut Vec<u8>) {
+    for (name, value) in passed(headers, edit) {
+        if *name != http::header::COOKIE {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    let mut cookies = headers.get_all(http::header::COOKIE).iter();
+    if let Some(first) = cookies.next() {
+        push(out, &[b"cookie: ", first.as_bytes()]);
+        for cookie in cookies {
+            push(out, &[b"; ", cookie.as_bytes()]);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn frame(framing: Framing, out: &mut Vec<u8>) {
+    match framing {
+        Framing::Same | Framing::None | Framing::UntilClose => {}
+        Framing::Chunked => field(out, b"transfer-encoding", b"chunked"),
+        Framing::Length(length) => field(out, b"content-length", length.to_string().as_bytes()),
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    push(out, &[name, b": ", value, b"\r\n"]);
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_sizes_are_plain_hex() {
+        for (length, size) in [(1usize, "1"), (15, "f"), (16, "10"), (255, "ff"), (4096, "1000"), (65_537, "10001")] {
+            let mut out = Vec::new();
+            chunk(&vec![b'x'; length], &mut out);
+            assert!(out.starts_with(format!("{size}\r\n").as_bytes()), "{length}");
+            assert_eq!(out.len(), size.len() + 2 + length + 2);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the `h2` crate does not check of a request's head (security.md DG-01 to DG-03).
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use http::request::Parts;
+
+use crate::codec::fields;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is malformed: the stream is reset with PROTOCOL_ERROR.
+    Malformed,
+    /// CONNECT, which this proxy does not serve.
+    Connect,
+}
+
+/// Checks a head before anything else reads it.
+pub(super) fn request(head: &Parts) -> Result<(), Refusal> {
+    if head.method == http::Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let path = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let path_ok = path.starts_with('/') || (path == "*" && head.method == http::Method::OPTIONS);
+    if !path_ok || path.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
+        return Err(Refusal::Malformed);
+    }
+    if head.uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
+        return Err(Refusal::Malformed);
+    }
+    let mut hosts = head.headers.get_all(http::header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::Malformed);
+    }
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let good = match (authority, host) {
+        (Some(authority), None) => fields::is_authority(authority.as_bytes()),
+        (None, Some(host)) => fields::is_authority(host.as_bytes()),
+        (Some(authority), Some(host)) => {
+            fields::is_authority(authority.as_bytes()) && authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
+        }
+        (None, None) => false,
+    };
+    if good { Ok(()) } else { Err(Refusal::Malformed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(request: http::request::Builder) -> Result<(), Refusal> {
+        request_of(request.body(()).unwrap().into_parts().0)
+    }
+
+    fn request_of(parts: Parts) -> Result<(), Refusal> {
+        super::request(&parts)
+    }
+
+    #[test]
+    fn authority_and_host_must_agree() {
+        let with = |host: &str| http::Request::get("http://a.test/f").header("host", host);
+        assert_eq!(check(with("a.test")), Ok(()));
+        assert_eq!(check(with("A.TEST")), Ok(()));
+        assert_eq!(check(with("b.test")), Err(Refusal::Malformed));
+        assert_eq!(check(with("a.test").header("host", "a.test")), Err(Refusal::Malformed));
+        assert_eq!(check(http::Request::get("/f")), Err(Refusal::Malformed));
+        assert_eq!(check(http::Request::get("/f").header("host", "a/x")), Err(Refusal::Malformed));
+        assert_eq!(check(http::Request::get("/f").header("host", "a")), Ok(()));
+    }
+
+    #[test]
+    fn targets() {
+        assert_eq!(check(http::Request::get("ftp://a.test/f")), Err(Refusal::Malformed));
+        assert_eq!(check(http::Request::get("http://u@a.test/f")), Err(Refusal::Malformed));
+        assert_eq!(check(http::Request::get("*").header("host", "a")), Err(Refusal::Malformed));
+        assert_eq!(check(http::Request::options("*").header("host", "a")), Ok(()));
+        assert_eq!(check(http::Request::connect("a.test:80")), Err(Refusal::Connect));
+    }
+}

@@ -1,0 +1,168 @@
+//! Message heads of either version behind one face: what the rest of the proxy reads of a request or reply.
+
+use http::{request, response};
+
+use super::fields::{self, Role};
+use super::h1::parse;
+
+/// The head of a request.
+#[derive(Debug)]
+pub(crate) enum RequestHead {
+    /// Received as HTTP/1.
+    H1(parse::Request),
+    /// Received as HTTP/2.
+    H2(Box<request::Parts>),
+}
+
+impl RequestHead {
+    /// The method, as sent.
+    pub(crate) fn method(&self) -> &str {
+        match self {
+            Self::H1(head) => head.raw.text(&head.method),
+            Self::H2(head) => head.method.as_str(),
+        }
+    }
+
+    /// Path and query.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Self::H1(head) => head.raw.text(&head.path),
+            Self::H2(head) => head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+        }
+    }
+
+    /// Host and port the request is for; empty when it names none (HTTP/1.0).
+    pub(crate) fn authority(&self) -> &str {
+        match self {
+            Self::H1(head) => head.raw.text(&head.authority),
+            Self::H2(head) => match head.uri.authority() {
+                Some(authority) => authority.as_str(),
+                None => head.headers.get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The value of the first field called `name` (lower case) that is passed on.
+    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
+        match self {
+            Self::H1(head) => find(&head.raw, name),
+            Self::H2(head) => head.headers.get(name).map(http::HeaderValue::as_bytes),
+        }
+    }
+
+    /// The protocol version, for logs.
+    pub(crate) const fn version(&self) -> &'static str {
+        match self {
+            Self::H1(head) if head.http10 => "HTTP/1.0",
+            Self::H1(_) => "HTTP/1.1",
+            Self::H2(_) => "HTTP/2",
+        }
+    }
+
+    /// Whether the reply carries no body because of the method.
+    pub(crate) fn is_head(&self) -> bool {
+        self.method() == "HEAD"
+    }
+
+    /// Whether repeating the request has the effect of sending it once (RFC 9110 section 9.2.2).
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+
+    /// Whether the request asks for nothing but an answer (RFC 9110 section 9.2.1).
+    pub(crate) fn is_safe(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE")
+    }
+
+    /// Whether it is a gRPC call.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.header("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+
+    /// Whether the request wants to switch to another protocol.
+    pub(crate) const fn upgrade(&self) -> bool {
+        match self {
+            Self::H1(head) => head.upgrade,
+            Self::H2(_) => false,
+        }
+    }
+}
+
+/// The head of a reply.
+#[derive(Debug)]
+pub(crate) enum ResponseHead {
+    /// Received as HTTP/1.
+    H1(parse::Response),
+    /// Received as HTTP/2.
+    H2(Box<response::Parts>),
+}
+
+impl ResponseHead {
+    /// The status code.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::H1(head) => head.status,
+            Self::H2(head) => head.status.as_u16(),
+        }
+    }
+
+    /// The value of the first field called `name` (lower case).
+    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
+        match self {
+            Self::H1(head) => find(&head.raw, name),
+            Self::H2(head) => head.headers.get(name).map(http::HeaderValue::as_bytes),
+        }
+    }
+
+    /// gRPC status of a reply without messages, which has it in its head.
+    pub(crate) fn grpc_status(&self) -> Option<u8> {
+        grpc_status(self.header("grpc-status")?)
+    }
+}
+
+/// The number in a `grpc-status` field.
+pub(crate) fn grpc_status(value: &[u8]) -> Option<u8> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn find<'h>(raw: &'h parse::RawHead, name: &str) -> Option<&'h [u8]> {
+    raw.fields
+        .iter()
+        .find(|f| f.role != Role::Hop && raw.slice(&f.name).eq_ignore_ascii_case(name.as_bytes()))
+        .map(|f| raw.slice(&f.value))
+}
+
+/// Which fields a head loses on its way, and which it gains.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Edit<'e> {
+    /// Value of [`fields::PEER_HEADER`] to set. What the sender claimed is dropped in any case.
+    pub(crate) peer: Option<&'e str>,
+    /// Keep the fields that proxies set on replies: the sender is a proxy of the mesh.
+    pub(crate) keep_ours: bool,
+}
+
+impl Edit<'_> {
+    /// Whether a field of this role is passed on unchanged. Framing and host are written by the encoders.
+    pub(crate) const fn passes(&self, role: Role) -> bool {
+        match role {
+            Role::End | Role::Expect => true,
+            Role::Ours => self.keep_ours,
+            Role::Hop
+            | Role::Connection
+            | Role::Host
+            | Role::ContentLength
+            | Role::TransferEncoding
+            | Role::Upgrade
+            | Role::Te
+            | Role::Identity => false,
+        }
+    }
+}
+
+/// The fields of an HTTP/2 head that `edit` passes, with their role.
+pub(crate) fn passed<'h>(
+    headers: &'h http::HeaderMap,
+    edit: Edit<'h>,
+) -> impl Iterator<Item = (&'h http::HeaderName, &'h http::HeaderValue)> {
+    headers.iter().filter(move |(name, _)| edit.passes(fields::role(name.as_str().as_bytes())))
+}

@@ -1,0 +1,151 @@
+//! The way back to a downstream, of either version: interim replies, the reply's head, replies of our own.
+
+use super::body::{BodyError, BodyOut};
+use super::buffer;
+use super::fields::{PROXY_HEADER, REASON_HEADER};
+use super::h1::conn::BodyWriter;
+use super::h1::parse::Framing as Received;
+use super::h1::write::{self, Framing};
+use super::h2::{self, ResetCode};
+use super::head::{Edit, ResponseHead};
+use crate::conn::Duplex;
+
+/// The way back for one request.
+#[derive(Debug)]
+pub(crate) enum Reply<'c> {
+    /// To an HTTP/1 connection.
+    H1(H1Reply<'c>),
+    /// To an HTTP/2 stream.
+    H2(h2::server::Reply),
+}
+
+/// The way back on an HTTP/1 connection.
+#[derive(Debug)]
+pub(crate) struct H1Reply<'c> {
+    /// The connection.
+    pub(crate) duplex: &'c Duplex,
+    /// The client speaks HTTP/1.0: no chunks, no interim replies.
+    pub(crate) http10: bool,
+    /// Nothing else will be sent on the connection. Becomes true when the body can only end with it.
+    pub(crate) close: bool,
+    /// The request's method was HEAD.
+    pub(crate) to_head: bool,
+}
+
+impl<'c> Reply<'c> {
+    /// Passes an interim reply on, where the downstream can have one.
+    pub(crate) async fn informational(&mut self, head: ResponseHead) -> Result<(), BodyError> {
+        match self {
+            Self::H1(reply) if reply.http10 => Ok(()),
+            Self::H1(reply) => {
+                let mut out = buffer::take();
+                write::response(&head, Edit::default(), Framing::Same, false, &mut out);
+                let written = reply.duplex.write_all(&out).await;
+                buffer::give(out);
+                Ok(written?)
+            }
+            // A peer that has just left shows when the reply itself is sent.
+            Self::H2(reply) => {
+                let _ = reply.informational(head);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the reply. `end`: its body is empty.
+    pub(crate) fn start(&mut self, head: ResponseHead, edit: Edit<'_>, end: bool) -> Result<BodyOut<'c>, h2::H2Error> {
+        match self {
+            Self::H1(reply) => {
+                let (framing, body) = reply.framing(&head, end);
+                reply.close |= framing == Framing::UntilClose;
+                let mut out = buffer::take();
+                write::response(&head, edit, framing, reply.close, &mut out);
+                Ok(BodyOut::H1(BodyWriter::new(reply.duplex, out, body)))
+            }
+            Self::H2(reply) => Ok(BodyOut::H2(reply.head(head, edit, end)?)),
+        }
+    }
+
+    /// Sends the head of a switch of protocols; what follows is no longer HTTP.
+    pub(crate) async fn switch(&mut self, head: ResponseHead, edit: Edit<'_>) -> Result<(), BodyError> {
+        if let Self::H1(reply) = self {
+            let mut out = buffer::take();
+            write::response(&head, edit, Framing::Same, false, &mut out);
+            let written = reply.duplex.write_all(&out).await;
+            buffer::give(out);
+            written?;
+        }
+        Ok(())
+    }
+
+    /// Answers instead of the application, saying which proxy and why. `grpc`: in the terms of gRPC, whose clients
+    /// look for the status in a reply without messages.
+    pub(crate) async fn own(&mut self, status: u16, grpc: Option<u8>, reason: &str, proxy: &str) {
+        let number = grpc.map(|code| code.to_string());
+        let mut extra = vec![(REASON_HEADER, reason), (PROXY_HEADER, proxy)];
+        let mut shown = status;
+        if let Some(number) = &number {
+            shown = 200;
+            extra.push(("content-type", "application/grpc"));
+            extra.push(("grpc-status", number));
+            extra.push(("grpc-message", reason));
+        }
+        match self {
+            Self::H1(reply) => {
+                let mut out = buffer::take();
+                write::own(shown, &extra, 0, reply.close, &mut out);
+                // A downstream that has left does not want to hear it.
+                let _ = reply.duplex.write_all(&out).await;
+                buffer::give(out);
+            }
+            Self::H2(reply) => {
+                let _ = reply.own(shown, &extra);
+            }
+        }
+    }
+
+    /// Gives the request up without a reply.
+    pub(crate) fn abort(&mut self, code: ResetCode) {
+        match self {
+            Self::H1(reply) => reply.close = true,
+            Self::H2(reply) => reply.reset(code),
+        }
+    }
+
+    /// Waits until an HTTP/2 downstream gives the request up. Never returns for HTTP/1. Cancel safe.
+    pub(crate) async fn gone(&mut self) {
+        match self {
+            Self::H1(_) => std::future::pending().await,
+            Self::H2(reply) => reply.gone().await,
+        }
+    }
+}
+
+impl H1Reply<'_> {
+    /// How the reply is framed, in its head and in its body.
+    fn framing(&self, head: &ResponseHead, end: bool) -> (Framing, Received) {
+        let unknown = if self.http10 {
+            (Framing::UntilClose, Received::UntilClose)
+        } else {
+            (Framing::Chunked, Received::Chunked)
+        };
+        match head {
+            ResponseHead::H1(head) => match head.framing {
+                Received::None | Received::Length(_) => (Framing::Same, head.framing),
+                Received::Chunked if !self.http10 => (Framing::Same, Received::Chunked),
+                Received::Chunked | Received::UntilClose => unknown,
+            },
+            ResponseHead::H2(_) if self.to_head => (Framing::Same, Received::None),
+            ResponseHead::H2(head) => match head.status.as_u16() {
+                204 | 304 => (Framing::Same, Received::None),
+                _ if has_length(&head.headers) => (Framing::Same, Received::UntilClose),
+                _ if end => (Framing::Length(0), Received::None),
+                _ => unknown,
+            },
+        }
+    }
+}
+
+fn has_length(headers: &http::HeaderMap) -> bool {
+    headers.contains_key(http::header::CONTENT_LENGTH)
+}

@@ -1,0 +1,427 @@
+//! One attempt: an endpoint, a connection, the exchange on it.
+//!
+//! Both directions of an exchange are one future: the request's side and the reply's side are polled together, so
+//! that a reply may begin, or end, while the request is still being sent.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Context, Progress, retry};
+use crate::base::failure::{Failure, Reason, Retry};
+use crate::codec::body::{BodyError, BodyIn, BodyOut, RelayError, relay};
+use crate::codec::buffer;
+use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
+use crate::codec::h1::conn::{BodyWriter, HeadReader, ReadError};
+use crate::codec::h1::parse::{self, Framing};
+use crate::codec::h1::write;
+use crate::codec::h2::H2Error;
+use crate::codec::h2::client::{Incoming, ReplyReader};
+use crate::codec::head::{Edit, RequestHead, ResponseHead};
+use crate::codec::reply::Reply;
+use crate::config::cluster::HttpVersion;
+use crate::config::route::RetryPolicy;
+use crate::pool::{H1Lease, H2Lease};
+use crate::telemetry::labels::Direction;
+use crate::view::{Active, ClusterState, EndpointState};
+
+/// What an attempt is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    pub(super) cx: &'a Context<'a>,
+    pub(super) cluster: &'a Rc<ClusterState>,
+    pub(super) retry: &'a RetryPolicy,
+    pub(super) head: &'a RequestHead,
+    pub(super) progress: &'a Progress,
+}
+
+/// An attempt that came to its end.
+#[derive(Debug)]
+pub(super) enum Attempted {
+    /// The reply was passed on.
+    Complete,
+    /// The peers switched to another protocol.
+    Switched(Box<H1Lease>),
+}
+
+/// Why an attempt stopped.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The upstream, or we, failed.
+    Failed(Failure),
+    /// The downstream went away, or its body is malformed.
+    Downstream(Reason),
+}
+
+impl<'a> Attempt<'a> {
+    /// Makes the attempt. `tried` holds the endpoints of earlier ones and gains this one; `last`: none will follow.
+    pub(super) async fn run(
+        self,
+        body: &mut BodyIn<'_>,
+        reply: &mut Reply<'_>,
+        tried: &mut SmallVec<[usize; 4]>,
+        last: bool,
+    ) -> Result<Attempted, Stop> {
+        let Self { cx, cluster, progress, .. } = self;
+        progress.attempts.set(progress.attempts.get().saturating_add(1));
+        let (index, active) = cluster.pick(&mut *cx.worker.rng.borrow_mut(), tried).map_err(Failure::from)?;
+        tried.push(index);
+        let endpoint = active.endpoint();
+        progress.endpoint.replace(Some(Rc::clone(endpoint)));
+        let http2 = match cluster.config.http {
+            HttpVersion::AsDownstream => matches!(self.head, RequestHead::H2(_)),
+            HttpVersion::Http1 => false,
+            HttpVersion::Http2 => true,
+        } && !self.head.upgrade();
+        let done = if http2 { self.h2(endpoint, body, reply, last).await } else { self.h1(endpoint, body, reply, last).await };
+        mark(endpoint, &done);
+        drop::<Active>(active);
+        done
+    }
+
+    fn edit(&self) -> Edit<'a> {
+        Edit { peer: self.cx.peer_header, keep_ours: false }
+    }
+
+    /// Replies of a mesh peer may say that its proxy made them; those of an application may not.
+    fn reply_edit(&self, endpoint: &EndpointState) -> Edit<'static> {
+        let from_proxy = self.cx.direction == Direction::Outbound && endpoint.config.identity.is_some();
+        Edit { peer: None, keep_ours: from_proxy }
+    }
+
+    async fn h1(
+        self,
+        endpoint: &EndpointState,
+        body: &mut BodyIn<'_>,
+        reply: &mut Reply<'_>,
+        last: bool,
+    ) -> Result<Attempted, Stop> {
+        let worker = self.cx.worker;
+        let keys = worker.keys();
+        let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+        if !last && (lease.reused || endpoint.config.identity.is_some()) {
+            body.keep();
+        }
+        let reused = lease.reused;
+        let (duplex, reader) = lease.conn.halves();
+        let (framing, frame) = request_framing(self.head, body);
+        let mut out = buffer::take();
+        write::request(self.head, self.edit(), framing, &mut out);
+        let mut to = BodyOut::H1(BodyWriter::new(duplex, out, frame));
+        let sent = Cell::new(false);
+        let incoming = H1Incoming { attempt: self, reader, reused, sent: &sent };
+        let exchanged = self.exchange(endpoint, body, &mut to, &sent, incoming.reply(endpoint, reply, last)).await;
+        drop(to);
+        match exchanged? {
+            Finish::Reusable if sent.get() => lease.park(),
+            Finish::Switched => return Ok(Attempted::Switched(Box::new(lease))),
+            Finish::Reusable | Finish::Done => {}
+        }
+        Ok(Attempted::Complete)
+    }
+
+    async fn h2(
+        self,
+        endpoint: &EndpointState,
+        body: &mut BodyIn<'_>,
+        reply: &mut Reply<'_>,
+        last: bool,
+    ) -> Result<Attempted, Stop> {
+        let worker = self.cx.worker;
+        let keys = worker.keys();
+        let lease = endpoint.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+        if !last {
+            body.keep();
+        }
+        let (reader, writer) = lease.conn().send(self.head, self.edit(), body.is_done()).await.map_err(|error| {
+            lease.retire();
+            Failure::safe(Reason::UpstreamReset).because(error)
+        })?;
+        let mut to = BodyOut::H2(writer);
+        let sent = Cell::new(false);
+        let incoming = H2Incoming { attempt: self, reader, lease: &lease };
+        self.exchange(endpoint, body, &mut to, &sent, incoming.reply(endpoint, reply, last)).await?;
+        Ok(Attempted::Complete)
+    }
+
+    /// Polls the request's side and the reply's side together until the reply is over.
+    async fn exchange(
+        self,
+        _endpoint: &EndpointState,
+        body: &mut BodyIn<'_>,
+        to: &mut BodyOut<'_>,
+        sent: &Cell<bool>,
+        reply: impl Future<Output = Result<Finish, Stop>>,
+    ) -> Result<Finish, Stop> {
+        let request = async {
+            let moved = if matches!(to, BodyOut::H2(_)) && body.is_done() {
+                Ok(())
+            } else {
+                relay(body, to, &self.progress.sent).await
+            };
+            match moved {
+                Ok(()) => {
+                    sent.set(true);
+                    body.gone().await;
+                    Stop::Downstream(Reason::DownstreamClosed)
+                }
+                Err(RelayError::From(BodyError::Malformed(_))) => Stop::Downstream(Reason::BadRequest),
+                Err(RelayError::From(_)) => Stop::Downstream(Reason::DownstreamClosed),
+                // Whether the upstream answered before it stopped listening shows on the reply's side.
+                Err(RelayError::To(_)) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The request first: it is what there is to do at the beginning, and it is over soon.
+            biased;
+            stop = request => Err(stop),
+            finish = reply => finish,
+        }
+    }
+
+    /// Deals with a final head: decides on another attempt, or starts the reply and passes the body on.
+    async fn answer(
+        self,
+        endpoint: &EndpointState,
+        head: ResponseHead,
+        mut from: BodyIn<'_>,
+        reply: &mut Reply<'_>,
+        last: bool,
+    ) -> Result<(), Stop> {
+        let edit = self.reply_edit(endpoint);
+        if !last {
+            if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten() {
+                return Err(Failure::safe(reason).into());
+            }
+            if retry::wants(self.retry, self.head, &head) {
+                let (status, grpc) = (head.status(), head.grpc_status());
+                tracing::debug!(status, ?grpc, "reply is worth another attempt");
+                return self.replace(head, from, reply, edit).await;
+            }
+        }
+        self.pass(head, &mut from, reply, edit).await
+    }
+
+    /// A reply that the policy would rather replace: by another attempt if the budget allows, else it is passed on.
+    async fn replace(
+        self,
+        head: ResponseHead,
+        mut from: BodyIn<'_>,
+        reply: &mut Reply<'_>,
+        edit: Edit<'_>,
+    ) -> Result<(), Stop> {
+        if retry::spend(self.cx, &self.cluster.live) {
+            return Err(Failure::safe(Reason::UpstreamReset).because("reply status asks for a retry").into());
+        }
+        self.pass(head, &mut from, reply, edit).await
+    }
+
+    async fn pass(
+        self,
+        head: ResponseHead,
+        from: &mut BodyIn<'_>,
+        reply: &mut Reply<'_>,
+        edit: Edit<'_>,
+    ) -> Result<(), Stop> {
+        let progress = self.progress;
+        progress.status.set(head.status());
+        progress.grpc_status.set(head.grpc_status());
+        progress.replied.set(true);
+        if let Some(reason) = header_reason(&head).filter(|_| edit.keep_ours) {
+            progress.reason.set(Some(reason));
+        }
+        let end = from.is_done();
+        let mut to = reply.start(head, edit, end).map_err(|_| Stop::Downstream(Reason::DownstreamClosed))?;
+        if end && matches!(to, BodyOut::H2(_)) {
+            return Ok(());
+        }
+        let moved = relay(from, &mut to, &progress.received).await;
+        if let Some(status) = progress.received.grpc_status.get() {
+            progress.grpc_status.set(Some(status));
+        }
+        match moved {
+            Ok(()) => Ok(()),
+            Err(RelayError::To(_)) => Err(Stop::Downstream(Reason::DownstreamClosed)),
+            Err(RelayError::From(error)) => Err(body_failure(error).into()),
+        }
+    }
+
+    /// Bounds the wait for the reply's head.
+    async fn in_time<T>(self, wait: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        match self.retry.per_try_timeout {
+            None => wait.await,
+            Some(timeout) => within(timeout, wait).await,
+        }
+    }
+}
+
+async fn within<T>(timeout: Duration, wait: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| Err(Failure::new(Reason::PerTryTimeout).into()))
+}
+
+/// What is left of the upstream connection after a reply.
+enum Finish {
+    /// It can take another request, if this one was sent whole.
+    Reusable,
+    /// It is closed, or shared.
+    Done,
+    /// It carries another protocol now.
+    Switched,
+}
+
+/// The reply's side of an exchange over HTTP/1.
+struct H1Incoming<'c> {
+    attempt: Attempt<'c>,
+    reader: HeadReader<'c>,
+    reused: bool,
+    sent: &'c Cell<bool>,
+}
+
+impl H1Incoming<'_> {
+    async fn reply(mut self, endpoint: &EndpointState, reply: &mut Reply<'_>, last: bool) -> Result<Finish, Stop> {
+        let attempt = self.attempt;
+        let head = attempt.in_time(self.final_head(reply)).await?;
+        let (framing, keep_alive, switched) = (head.framing, head.keep_alive, head.upgrade && attempt.head.upgrade());
+        let head = ResponseHead::H1(head);
+        if switched {
+            attempt.progress.status.set(head.status());
+            attempt.progress.replied.set(true);
+            let edit = attempt.reply_edit(endpoint);
+            reply.switch(head, edit).await.map_err(|_| Stop::Downstream(Reason::DownstreamClosed))?;
+            return Ok(Finish::Switched);
+        }
+        let body = BodyIn::from(self.reader.into_body(framing));
+        attempt.answer(endpoint, head, body, reply, last).await?;
+        Ok(if keep_alive { Finish::Reusable } else { Finish::Done })
+    }
+
+    async fn final_head(&mut self, reply: &mut Reply<'_>) -> Result<parse::Response, Stop> {
+        let attempt = self.attempt;
+        let limits = attempt.cx.worker.head_limits();
+        loop {
+            let head = tokio::select! {
+                // A reply that is there is passed on even if the downstream has just left.
+                biased;
+                head = self.reader.head(attempt.head.is_head(), limits) => head,
+                () = reply.gone() => return Err(Stop::Downstream(Reason::DownstreamClosed)),
+            };
+            let head = head.map_err(|error| self.failure(error))?;
+            match head.status {
+                101 if attempt.head.upgrade() && head.upgrade => return Ok(head),
+                101 => return Err(Failure::new(Reason::ProtocolError).because("unasked switch of protocols").into()),
+                100..=199 => {
+                    let interim = reply.informational(ResponseHead::H1(head)).await;
+                    interim.map_err(|_| Stop::Downstream(Reason::DownstreamClosed))?;
+                }
+                _ => return Ok(head),
+            }
+        }
+    }
+
+    /// No head came. On a reused connection that ended before any byte, the upstream most likely closed it for being
+    /// idle; if not even the request was sent whole, it cannot have been served.
+    fn failure(&self, error: ReadError) -> Failure {
+        let retry = match (self.reused, self.sent.get()) {
+            _ if self.reader.has_received() => Retry::Never,
+            (true, false) => Retry::Safe,
+            (true, true) => Retry::IfIdempotent,
+            (false, _) => Retry::Never,
+        };
+        match error {
+            ReadError::Closed { .. } => Failure { reason: Reason::UpstreamClosed, retry, source: None },
+            ReadError::Io(error) => Failure { reason: Reason::UpstreamReset, retry, source: Some(error.into()) },
+            ReadError::Head(error) => Failure::new(Reason::ProtocolError).because(error),
+        }
+    }
+}
+
+/// The reply's side of an exchange over HTTP/2.
+struct H2Incoming<'c> {
+    attempt: Attempt<'c>,
+    reader: ReplyReader,
+    lease: &'c H2Lease,
+}
+
+impl H2Incoming<'_> {
+    async fn reply(mut self, endpoint: &EndpointState, reply: &mut Reply<'_>, last: bool) -> Result<Finish, Stop> {
+        let attempt = self.attempt;
+        let (head, body) = attempt.in_time(self.final_head(reply)).await?;
+        attempt.answer(endpoint, head, body, reply, last).await?;
+        Ok(Finish::Done)
+    }
+
+    async fn final_head(&mut self, reply: &mut Reply<'_>) -> Result<(ResponseHead, BodyIn<'static>), Stop> {
+        loop {
+            let incoming = tokio::select! {
+                // A reply that is there is passed on even if the downstream has just left.
+                biased;
+                incoming = self.reader.head() => incoming,
+                () = reply.gone() => return Err(Stop::Downstream(Reason::DownstreamClosed)),
+            };
+            match incoming.map_err(|error| self.failure(error))? {
+                Incoming::Interim(head) => {
+                    let interim = reply.informational(head).await;
+                    interim.map_err(|_| Stop::Downstream(Reason::DownstreamClosed))?;
+                }
+                Incoming::Final(head, body) => return Ok((head, body.into())),
+            }
+        }
+    }
+
+    fn failure(&self, error: H2Error) -> Failure {
+        let retry = if error.is_refused() {
+            self.lease.retire();
+            Retry::Safe
+        } else {
+            Retry::Never
+        };
+        let reason = if error.reset().is_some() || error.is_refused() { Reason::UpstreamReset } else { Reason::UpstreamClosed };
+        Failure { reason, retry, source: Some(error.into()) }
+    }
+}
+
+/// How the request's body is framed towards an HTTP/1 upstream, in the head and on the wire.
+fn request_framing(head: &RequestHead, body: &BodyIn<'_>) -> (write::Framing, Framing) {
+    match head {
+        RequestHead::H1(head) => (write::Framing::Same, head.framing),
+        RequestHead::H2(head) => match content_length(&head.headers) {
+            Some(length) => (write::Framing::Length(length), Framing::Length(length)),
+            None if body.is_done() => (write::Framing::None, Framing::None),
+            None => (write::Framing::Chunked, Framing::Chunked),
+        },
+    }
+}
+
+fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The reason of a peer proxy's own reply, if it says that its application was spared.
+fn spared(head: &ResponseHead) -> Option<Reason> {
+    header_reason(head).filter(|reason| reason.spared_the_application())
+}
+
+fn header_reason(head: &ResponseHead) -> Option<Reason> {
+    head.header(PROXY_HEADER)?;
+    Reason::from_name(head.header(REASON_HEADER)?)
+}
+
+fn body_failure(error: BodyError) -> Failure {
+    let reason = match &error {
+        BodyError::Closed => Reason::UpstreamClosed,
+        BodyError::Io(_) | BodyError::Reset(_) => Reason::UpstreamReset,
+        BodyError::Malformed(_) => Reason::ProtocolError,
+    };
+    Failure::new(reason).because(error)
+}
+
+/// Remembers for a moment that an endpoint could not be reached, so that the balancer does not take it for an idle one.
+fn mark(endpoint: &EndpointState, done: &Result<Attempted, Stop>) {
+    match done {
+        Ok(_) => endpoint.reached(),
+        Err(Stop::Failed(failure)) if failure.retry == Retry::Safe => endpoint.missed(),
+        Err(_) => {}
+    }
+}

@@ -1,0 +1,309 @@
+//! One request: route, attempts, reply. Every reply a proxy makes itself starts here, from the table of reasons in
+//! `base/failure.rs`.
+
+/// One attempt: an endpoint, a connection, the exchange on it.
+mod attempt;
+
+/// What may be tried again, how often and how soon.
+mod retry;
+
+/// What a request amounted to: counters and access log.
+mod record;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::base::addr::Downstream;
+use crate::base::failure::{Failure, Reason};
+use crate::codec::body::{BodyIn, Relayed};
+use crate::codec::h2::ResetCode;
+use crate::codec::head::RequestHead;
+use crate::codec::reply::Reply;
+use crate::config::route::{Action, RetryPolicy, RouteTable};
+use crate::pool::H1Lease;
+use crate::route::{self, RequestView};
+use crate::telemetry::counters::RequestSeries;
+use crate::telemetry::labels::{Direction, Party};
+use crate::view::{ClusterState, EndpointState, View};
+use crate::worker::Worker;
+
+use attempt::{Attempted, Stop};
+
+/// Where the requests of a downstream connection go.
+#[derive(Debug)]
+pub(crate) enum Target<'t> {
+    /// To a service, by these routes.
+    Routes(&'t RouteTable),
+    /// To the local application.
+    Local(&'t Rc<ClusterState>),
+    /// Nowhere: nothing is known of the destination.
+    Unknown,
+}
+
+/// Everything that is the same for all requests of a downstream connection.
+#[derive(Debug)]
+pub(crate) struct Context<'x> {
+    /// This core.
+    pub(crate) worker: &'x Rc<Worker>,
+    /// Which way the connection goes.
+    pub(crate) direction: Direction,
+    /// Who connected.
+    pub(crate) downstream: Downstream,
+    /// The verified peer, for telemetry; empty identity when the connection is plain.
+    pub(crate) source: &'x Party,
+    /// What the application is told of the peer.
+    pub(crate) peer_header: Option<&'x str>,
+    /// The connection came in by mesh TLS.
+    pub(crate) tls: bool,
+    /// Series of the connection's requests, once there was one.
+    pub(crate) series: RefCell<Option<Rc<RequestSeries>>>,
+}
+
+/// What became of the connections a request used.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The exchange is complete on the downstream's side.
+    Complete,
+    /// The downstream connection is of no more use.
+    Broken,
+    /// Both connections now carry another protocol.
+    Switched(Box<H1Lease>),
+}
+
+/// What is known of a request while it is under way; recorded when it is over.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) started: Instant,
+    pub(crate) status: Cell<u16>,
+    pub(crate) grpc_status: Cell<Option<u8>>,
+    pub(crate) reason: Cell<Option<Reason>>,
+    pub(crate) attempts: Cell<u32>,
+    /// Anything of a reply was sent: nothing can be answered instead any more.
+    pub(crate) replied: Cell<bool>,
+    pub(crate) sent: Relayed,
+    pub(crate) received: Relayed,
+    pub(crate) endpoint: RefCell<Option<Rc<EndpointState>>>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            status: Cell::new(0),
+            grpc_status: Cell::new(None),
+            reason: Cell::new(None),
+            attempts: Cell::new(0),
+            replied: Cell::new(false),
+            sent: Relayed::default(),
+            received: Relayed::default(),
+            endpoint: RefCell::default(),
+        }
+    }
+}
+
+/// One route's decision for one request.
+struct Decision<'v> {
+    cluster: &'v Rc<ClusterState>,
+    retry: &'v RetryPolicy,
+    timeout: Option<Duration>,
+    route: Arc<str>,
+}
+
+/// Serves one request: decides, tries, replies and records. Dropped before its end, the upstream is given up
+/// (RST_STREAM or close) and nothing is recorded.
+pub(crate) async fn request(
+    cx: &Context<'_>,
+    view: &Rc<View>,
+    target: &Target<'_>,
+    head: &RequestHead,
+    body: &mut BodyIn<'_>,
+    reply: &mut Reply<'_>,
+) -> End {
+    let progress = Progress::new();
+    let local = RetryPolicy::default();
+    let decided = decide(cx, view, target, head, &local);
+    let outcome = match &decided {
+        Ok(decision) => within(decision.timeout, send(cx, decision, head, body, reply, &progress)).await,
+        Err(Refused::Failure(reason)) => Err(Stop::Failed((*reason).into())),
+        Err(Refused::Status(status)) => {
+            progress.status.set(*status);
+            reply.own(*status, None, "route", cx.direction.as_str()).await;
+            Ok(Attempted::Complete)
+        }
+    };
+    let end = conclude(cx, head, body, reply, &progress, outcome).await;
+    record::finish(cx, decided.as_ref().ok().map(|d| (&**d.cluster, &d.route)), head, &progress);
+    end
+}
+
+enum Refused {
+    Failure(Reason),
+    Status(u16),
+}
+
+fn decide<'v>(
+    cx: &Context<'_>,
+    view: &'v Rc<View>,
+    target: &'v Target<'_>,
+    head: &RequestHead,
+    local: &'v RetryPolicy,
+) -> Result<Decision<'v>, Refused> {
+    let table = match target {
+        Target::Routes(table) => table,
+        Target::Local(cluster) => {
+            let route = Arc::clone(&cluster.config.name);
+            return Ok(Decision { cluster, retry: local, timeout: None, route });
+        }
+        Target::Unknown => return Err(Refused::Failure(Reason::UnknownDestination)),
+    };
+    let route = route::decide(table, &Asked(head)).ok_or(Refused::Failure(Reason::NoRoute))?;
+    if let Action::Respond(status) = route.action {
+        return Err(Refused::Status(status));
+    }
+    let random = rand::Rng::next_u32(&mut *cx.worker.rng.borrow_mut());
+    let id = route::cluster(&route.action, random).ok_or(Refused::Failure(Reason::NoRoute))?;
+    let cluster = view.cluster(id).ok_or(Refused::Failure(Reason::NoRoute))?;
+    Ok(Decision { cluster, retry: &route.retry, timeout: route.timeout, route: Arc::clone(&route.name) })
+}
+
+/// A request as routes look at it.
+struct Asked<'h>(&'h RequestHead);
+
+impl RequestView for Asked<'_> {
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+
+    fn authority(&self) -> &str {
+        self.0.authority()
+    }
+
+    fn path(&self) -> &str {
+        self.0.path()
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.header(name)
+    }
+}
+
+async fn within(
+    timeout: Option<Duration>,
+    work: impl Future<Output = Result<Attempted, Stop>>,
+) -> Result<Attempted, Stop> {
+    match timeout {
+        None => work.await,
+        Some(timeout) => tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(Stop::Failed(Reason::RequestTimeout.into()))),
+    }
+}
+
+/// Makes attempts until one is answered or no further one is allowed.
+async fn send(
+    cx: &Context<'_>,
+    decision: &Decision<'_>,
+    head: &RequestHead,
+    body: &mut BodyIn<'_>,
+    reply: &mut Reply<'_>,
+    progress: &Progress,
+) -> Result<Attempted, Stop> {
+    let live = &decision.cluster.live;
+    let _counted = InFlight::new(cx, decision.cluster)?;
+    retry::earn(live, &decision.cluster.config.budget, cx.worker.settings.workers);
+    let mut tried = smallvec::SmallVec::<[usize; 4]>::new();
+    loop {
+        let attempt = attempt::Attempt { cx, cluster: decision.cluster, retry: decision.retry, head, progress };
+        let last = progress.attempts.get() >= decision.retry.limit;
+        let stop = match attempt.run(body, reply, &mut tried, last).await {
+            Ok(done) => {
+                retry::tell(cx, progress, true);
+                return Ok(done);
+            }
+            Err(stop) => stop,
+        };
+        let Stop::Failed(failure) = stop else { return Err(stop) };
+        let allowed = !last
+            && !progress.replied.get()
+            && retry::permits(decision.retry, &failure, head)
+            && body.rewind();
+        if !allowed || !retry::spend(cx, live) {
+            retry::tell(cx, progress, false);
+            return Err(Stop::Failed(failure));
+        }
+        tokio::time::sleep(retry::pause(decision.retry, &failure, progress.attempts.get(), cx)).await;
+    }
+}
+
+/// Counts a request against its cluster's limit.
+struct InFlight<'c>(&'c Cell<u32>);
+
+impl<'c> InFlight<'c> {
+    fn new(cx: &Context<'_>, cluster: &'c ClusterState) -> Result<Self, Stop> {
+        let workers = u32::try_from(cx.worker.settings.workers.get()).unwrap_or(u32::MAX);
+        let limit = (cluster.config.limits.max_requests / workers.max(1)).max(1);
+        let count = &cluster.live.requests;
+        if count.get() >= limit {
+            return Err(Stop::Failed(Reason::MaxRequests.into()));
+        }
+        count.set(count.get().saturating_add(1));
+        Ok(Self(count))
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Answers what failed, or breaks off what can no longer be answered.
+async fn conclude(
+    cx: &Context<'_>,
+    head: &RequestHead,
+    body: &BodyIn<'_>,
+    reply: &mut Reply<'_>,
+    progress: &Progress,
+    outcome: Result<Attempted, Stop>,
+) -> End {
+    let failure = match outcome {
+        Ok(Attempted::Switched(lease)) => return End::Switched(lease),
+        // A reply that came before the request was complete: what is left of it would be taken for the next one.
+        Ok(Attempted::Complete) => return if body.is_done() { End::Complete } else { End::Broken },
+        Err(Stop::Downstream(reason)) => {
+            progress.reason.set(Some(reason));
+            reply.abort(if reason == Reason::BadRequest { ResetCode::PROTOCOL } else { ResetCode::CANCEL });
+            if reason == Reason::BadRequest && !progress.replied.get() {
+                answer(cx, head, reply, progress, reason).await;
+            }
+            return End::Broken;
+        }
+        Err(Stop::Failed(failure)) => failure,
+    };
+    progress.reason.set(Some(failure.reason));
+    tracing::debug!(reason = %failure.reason, cause = %failure, path = head.path(), "request failed");
+    if progress.replied.get() {
+        reply.abort(ResetCode::INTERNAL);
+        return End::Broken;
+    }
+    answer(cx, head, reply, progress, failure.reason).await;
+    if body.is_done() { End::Complete } else { End::Broken }
+}
+
+async fn answer(cx: &Context<'_>, head: &RequestHead, reply: &mut Reply<'_>, progress: &Progress, reason: Reason) {
+    let row = reason.row();
+    let grpc = head.is_grpc().then_some(row.grpc);
+    progress.status.set(if grpc.is_some() { 200 } else { row.status });
+    progress.grpc_status.set(grpc);
+    reply.own(row.status, grpc, row.name, cx.direction.as_str()).await;
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}

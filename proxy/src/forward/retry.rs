@@ -1,0 +1,88 @@
+//! What may be tried again, how often and how soon.
+//!
+//! A retry needs three things: the failure is one that the policy names and that does no harm to repeat, the body is
+//! still at hand, and the cluster's budget has a token. Each request earns a share of a token, time earns the minimum.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::Instant;
+
+use super::{Context, Progress};
+use crate::base::failure::{Failure, Reason, Retry};
+use crate::codec::head::{RequestHead, ResponseHead};
+use crate::config::cluster::RetryBudget;
+use crate::config::route::RetryPolicy;
+use crate::telemetry::events::RetryOutcome;
+use crate::view::Live;
+
+/// Most tokens that are saved up: a burst of failures when an endpoint dies under load.
+const MAX_TOKENS: f64 = 100.0;
+
+/// Whether `policy` allows another attempt after `failure`.
+pub(super) fn permits(policy: &RetryPolicy, failure: &Failure, head: &RequestHead) -> bool {
+    let on = &policy.on;
+    match failure.retry {
+        Retry::Never => match failure.reason {
+            Reason::UpstreamReset | Reason::UpstreamClosed => on.reset && head.is_safe(),
+            Reason::PerTryTimeout => on.reset && head.is_safe(),
+            _ => false,
+        },
+        Retry::IfIdempotent => on.reset_before_request && head.is_idempotent(),
+        Retry::Safe => match failure.reason {
+            Reason::UpstreamReset => on.refused_stream,
+            _ => on.connect_failure,
+        },
+    }
+}
+
+/// Whether `policy` wants another attempt instead of this reply.
+pub(super) fn wants(policy: &RetryPolicy, head: &RequestHead, reply: &ResponseHead) -> bool {
+    let on = &policy.on;
+    let status = reply.status();
+    let named = on.statuses.iter().any(|(low, high)| (*low..=*high).contains(&status))
+        || reply.grpc_status().is_some_and(|grpc| on.grpc.contains(&grpc));
+    named && head.is_safe() || !on.grpc.is_empty() && head.is_grpc() && named
+}
+
+/// Credits one request and the time since the last one.
+pub(super) fn earn(live: &Live, budget: &RetryBudget, workers: NonZeroUsize) {
+    let mut state = live.retries.get();
+    let now = Instant::now();
+    let minimum = f64::from(budget.min_per_second) / workers.get() as f64;
+    let by_time = now.saturating_duration_since(state.counted).as_secs_f64() * minimum;
+    state.counted = now;
+    state.tokens = (state.tokens + by_time + budget.percent / 100.0).min(MAX_TOKENS);
+    live.retries.set(state);
+}
+
+/// Takes the token of one retry; `false` when there is none.
+pub(super) fn spend(cx: &Context<'_>, live: &Live) -> bool {
+    let mut state = live.retries.get();
+    let granted = state.tokens >= 1.0;
+    if granted {
+        state.tokens -= 1.0;
+        live.retries.set(state);
+    } else {
+        cx.worker.telemetry.events().retry_budget_exhausted.increment();
+    }
+    granted
+}
+
+/// How long to wait before the next attempt. What never left this host is tried elsewhere at once.
+pub(super) fn pause(policy: &RetryPolicy, failure: &Failure, attempts: u32, cx: &Context<'_>) -> Duration {
+    if failure.retry != Retry::Never && attempts <= 1 {
+        return Duration::ZERO;
+    }
+    let doubled = policy.backoff_base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+    doubled.min(policy.backoff_max).mul_f64(cx.worker.rng.borrow_mut().random::<f64>())
+}
+
+/// Counts a request that was retried.
+pub(super) fn tell(cx: &Context<'_>, progress: &Progress, success: bool) {
+    if progress.attempts.get() > 1 {
+        let outcome = if success { RetryOutcome::Success } else { RetryOutcome::Failure };
+        cx.worker.telemetry.events().retried(outcome);
+    }
+}

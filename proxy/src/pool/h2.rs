@@ -1,0 +1,141 @@
+//! HTTP/2 connections: shared by many streams, one per endpoint and worker until its peer allows no more.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tulle_identity::tls::Alpn;
+
+use super::{Dial, Pool, Slot};
+use crate::base::failure::{Failure, Reason};
+use crate::codec::h2::client::Connection;
+use crate::spawn;
+
+/// A connection and how busy it is.
+#[derive(Debug)]
+pub(super) struct Shared {
+    conn: Connection,
+    streams: Cell<usize>,
+    usable: Cell<bool>,
+    since: Cell<Instant>,
+}
+
+impl Shared {
+    pub(super) const fn is_usable(&self) -> bool {
+        self.usable.get()
+    }
+
+    pub(super) const fn is_busy(&self) -> bool {
+        self.streams.get() > 0
+    }
+
+    pub(super) const fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    fn has_room(&self) -> bool {
+        self.usable.get() && self.streams.get() < self.conn.max_streams()
+    }
+}
+
+/// The right to open one stream; held until the exchange is over.
+#[derive(Debug)]
+pub(crate) struct Lease(Rc<Shared>);
+
+impl Lease {
+    fn new(shared: Rc<Shared>) -> Self {
+        shared.streams.set(shared.streams.get().saturating_add(1));
+        Self(shared)
+    }
+
+    /// The connection.
+    pub(crate) fn conn(&self) -> &Connection {
+        &self.0.conn
+    }
+
+    /// Keeps others from opening streams on it: the peer is going away.
+    pub(crate) fn retire(&self) {
+        self.0.usable.set(false);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        if !self.0.is_busy() {
+            self.0.since.set(Instant::now());
+        }
+    }
+}
+
+/// Lets one caller dial while the others wait for its result.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    busy: Cell<bool>,
+    failed: Cell<Option<Reason>>,
+    done: Notify,
+}
+
+/// Held by the caller that dials.
+struct Dialing<'g>(&'g Gate);
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+        self.0.done.notify_waiters();
+    }
+}
+
+impl Pool {
+    /// Room on a connection, a new one if none has any.
+    ///
+    /// # Errors
+    /// What [`Pool::dial`] says; nothing was sent.
+    pub(crate) async fn h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
+        loop {
+            if let Some(shared) = self.shared.borrow().iter().find(|shared| shared.has_room()) {
+                return Ok(Lease::new(Rc::clone(shared)));
+            }
+            if !self.dialing.busy.replace(true) {
+                break;
+            }
+            self.dialing.failed.set(None);
+            self.dialing.done.notified().await;
+            // A failure is everybody's: a crowd must not dial a dead endpoint one after the other.
+            if let Some(reason) = self.dialing.failed.get() {
+                return Err(Failure::safe(reason));
+            }
+        }
+        let _dialing = Dialing(&self.dialing);
+        let dialled = self.dial_h2(dial).await;
+        self.dialing.failed.set(dialled.as_ref().err().map(|failure| failure.reason));
+        dialled
+    }
+
+    async fn dial_h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
+        let slot = self.admit(dial.timeout).await?;
+        let io = self.dial(dial, Alpn::H2).await?;
+        let (conn, driver) = Connection::connect(io, dial.max_header_bytes)
+            .await
+            .map_err(|error| Failure::safe(Reason::ConnectFailed).because(error))?;
+        let shared = Rc::new(Shared {
+            conn,
+            streams: Cell::new(0),
+            usable: Cell::new(true),
+            since: Cell::new(Instant::now()),
+        });
+        let lease = Lease::new(Rc::clone(&shared));
+        let weak = Rc::downgrade(&shared);
+        self.shared.borrow_mut().push(shared);
+        spawn::local(async move {
+            let _counted: Slot = slot;
+            // Why it ended shows in each of its streams.
+            let _ = driver.await;
+            if let Some(shared) = weak.upgrade() {
+                shared.usable.set(false);
+            }
+        });
+        Ok(lease)
+    }
+}

@@ -1,0 +1,179 @@
+//! Connections to one endpoint, kept for reuse by one worker. What makes two of them interchangeable is the endpoint:
+//! its address and the identity expected there.
+
+/// HTTP/1: idle connections, last in first out.
+mod h1;
+
+/// HTTP/2: shared connections.
+mod h2;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tulle_identity::spiffe::SpiffeId;
+use tulle_identity::tls::{Alpn, MeshTls};
+
+use crate::base::addr::Upstream;
+use crate::base::failure::{Failure, Reason};
+use crate::conn::{Io, Socket};
+use crate::connect::{self, SocketOptions};
+use crate::tls::handshake;
+
+pub(crate) use h1::Lease as H1Lease;
+pub(crate) use h2::Lease as H2Lease;
+
+/// How to make a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial<'d> {
+    /// Our identity, for meshed endpoints.
+    pub(crate) keys: Option<&'d Arc<MeshTls>>,
+    /// Longest time for TCP and TLS together.
+    pub(crate) timeout: Duration,
+    /// Socket options.
+    pub(crate) options: &'d SocketOptions,
+    /// Limit on the header list of HTTP/2 replies.
+    pub(crate) max_header_bytes: u32,
+}
+
+/// Connections of one cluster on one worker, against its limit.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    open: Cell<u32>,
+    waiting: Cell<u32>,
+    freed: Notify,
+    max_open: Cell<u32>,
+    max_waiting: Cell<u32>,
+}
+
+impl Budget {
+    /// No connection yet.
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            open: Cell::new(0),
+            waiting: Cell::new(0),
+            freed: Notify::new(),
+            max_open: Cell::new(u32::MAX),
+            max_waiting: Cell::new(u32::MAX),
+        })
+    }
+
+    /// Sets this worker's share of the limits.
+    pub(crate) fn limit(&self, max_open: u32, max_waiting: u32) {
+        self.max_open.set(max_open);
+        self.max_waiting.set(max_waiting);
+    }
+
+    /// Open connections.
+    pub(crate) const fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    fn slot(self: &Rc<Self>) -> Option<Slot> {
+        let free = self.open.get() < self.max_open.get();
+        free.then(|| {
+            self.open.set(self.open.get().saturating_add(1));
+            Slot(Rc::clone(self))
+        })
+    }
+}
+
+/// One connection, counted against its cluster's limit until dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(Rc<Budget>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.freed.notify_one();
+    }
+}
+
+/// Connections to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    address: SocketAddr,
+    identity: Option<SpiffeId>,
+    budget: Rc<Budget>,
+    idle: RefCell<Vec<h1::Parked>>,
+    shared: RefCell<Vec<Rc<h2::Shared>>>,
+    dialing: h2::Gate,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub(crate) fn new(address: SocketAddr, identity: Option<SpiffeId>, budget: Rc<Budget>) -> Self {
+        Self {
+            address,
+            identity,
+            budget,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            dialing: h2::Gate::default(),
+        }
+    }
+
+    /// Closes connections that were idle for longer than `idle_timeout` and those that ended meanwhile.
+    pub(crate) fn sweep(&self, now: Instant, idle_timeout: Duration) {
+        let fresh = |since: Instant| now.saturating_duration_since(since) < idle_timeout;
+        self.idle.borrow_mut().retain(|parked| fresh(parked.since) && parked.conn.is_quiet());
+        self.shared.borrow_mut().retain(|shared| shared.is_usable() && (shared.is_busy() || fresh(shared.since())));
+    }
+
+    /// A connection for opaque bytes; never reused.
+    pub(crate) async fn opaque(&self, dial: Dial<'_>) -> Result<(Io, Slot), Failure> {
+        let slot = self.admit(dial.timeout).await?;
+        Ok((self.dial(dial, Alpn::Opaque).await?, slot))
+    }
+
+    /// Waits for room under the cluster's connection limit.
+    async fn admit(&self, timeout: Duration) -> Result<Slot, Failure> {
+        if let Some(slot) = self.budget.slot() {
+            return Ok(slot);
+        }
+        if self.budget.waiting.get() >= self.budget.max_waiting.get() {
+            return Err(Failure::safe(Reason::MaxPending));
+        }
+        let _waiting = Waiting::new(&self.budget);
+        let free = async {
+            loop {
+                self.budget.freed.notified().await;
+                if let Some(slot) = self.budget.slot() {
+                    return slot;
+                }
+            }
+        };
+        tokio::time::timeout(timeout, free).await.map_err(|_| Failure::safe(Reason::MaxConnections))
+    }
+
+    async fn dial(&self, dial: Dial<'_>, alpn: Alpn) -> Result<Io, Failure> {
+        let start = Instant::now();
+        let tcp = connect::dial(Upstream(self.address), dial.timeout, dial.options).await?;
+        let socket = Socket::new(tcp, Vec::new());
+        let Some(expected) = &self.identity else { return Ok(Io::Plain(socket)) };
+        let Some(keys) = dial.keys else {
+            return Err(Failure::safe(Reason::CertExpired).because("this proxy has no certificate"));
+        };
+        let left = dial.timeout.saturating_sub(start.elapsed());
+        handshake::connect(keys, socket, self.address.ip(), expected, alpn, left).await
+    }
+}
+
+struct Waiting<'b>(&'b Budget);
+
+impl<'b> Waiting<'b> {
+    fn new(budget: &'b Budget) -> Self {
+        budget.waiting.set(budget.waiting.get().saturating_add(1));
+        Self(budget)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
+    }
+}

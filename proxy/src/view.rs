@@ -1,0 +1,246 @@
+//! What one worker makes of a snapshot: the same configuration with this core's state beside each cluster.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::balance::{Cursor, Loads, Table};
+use crate::base::failure::Reason;
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::{Endpoint, Health};
+use crate::config::{ClusterId, Snapshot};
+use crate::pool::{Budget, Pool};
+use crate::telemetry::counters::RequestSeries;
+
+/// How long an endpoint that could not be reached is left alone at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Retries that a cluster may make before its requests have earned any.
+const FIRST_TOKENS: f64 = 30.0;
+
+/// A snapshot and this core's state of its clusters. A request holds one view from beginning to end.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The configuration.
+    pub(crate) snapshot: Arc<Snapshot>,
+    clusters: Vec<Rc<ClusterState>>,
+}
+
+/// One cluster on one core. It survives a change of its endpoints or settings as far as they stay the same.
+#[derive(Debug)]
+pub(crate) struct ClusterState {
+    /// The configuration.
+    pub(crate) config: Arc<Cluster>,
+    /// Connections, requests and retries under way; shared by all versions of this cluster.
+    pub(crate) live: Rc<Live>,
+    table: Table,
+    endpoints: Vec<Rc<EndpointState>>,
+}
+
+/// What goes on in a cluster on one core.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Connections.
+    pub(crate) connections: Rc<Budget>,
+    /// Requests in flight.
+    pub(crate) requests: Cell<u32>,
+    /// Tokens for retries; see `forward/retry.rs`.
+    pub(crate) retries: Cell<RetryTokens>,
+    cursor: Cell<Cursor>,
+}
+
+/// Budget of retries: each request earns a share of a retry, time earns the minimum.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetryTokens {
+    /// Retries that may be made now.
+    pub(crate) tokens: f64,
+    /// When time was last counted.
+    pub(crate) counted: Instant,
+}
+
+/// One endpoint on one core.
+#[derive(Debug)]
+pub(crate) struct EndpointState {
+    /// The configuration.
+    pub(crate) config: Arc<Endpoint>,
+    /// Connections.
+    pub(crate) pool: Rc<Pool>,
+    /// Requests and opaque connections under way.
+    pub(crate) active: Cell<u32>,
+    /// Not to be picked before then, and how long the last pause was.
+    pause: Cell<Option<(Instant, Duration)>>,
+    /// Series by route; an endpoint is reached by very few.
+    series: RefCell<Vec<(Arc<str>, Rc<RequestSeries>)>>,
+}
+
+/// Counts an endpoint as busy until dropped.
+#[derive(Debug)]
+pub(crate) struct Active(Rc<EndpointState>);
+
+impl View {
+    /// The view of an empty configuration.
+    pub(crate) fn empty() -> Rc<Self> {
+        Rc::new(Self { snapshot: Arc::default(), clusters: Vec::new() })
+    }
+
+    /// The view of `snapshot`, keeping the state of every cluster and endpoint that is in both. `workers` share the
+    /// limits of a cluster evenly, each at least 1.
+    pub(crate) fn advance(&self, snapshot: Arc<Snapshot>, workers: u32) -> Rc<Self> {
+        let old: HashMap<&str, &Rc<ClusterState>> = self.clusters.iter().map(|c| (&*c.config.name, c)).collect();
+        let clusters = snapshot
+            .clusters
+            .iter()
+            .map(|config| match old.get(&*config.name) {
+                Some(state) if Arc::ptr_eq(&state.config, config) || state.config == *config => Rc::clone(state),
+                Some(state) => Rc::new(ClusterState::new(config, Some(state), workers)),
+                None => Rc::new(ClusterState::new(config, None, workers)),
+            })
+            .collect();
+        Rc::new(Self { snapshot, clusters })
+    }
+
+    /// The state of a cluster of this view's snapshot.
+    pub(crate) fn cluster(&self, id: ClusterId) -> Option<&Rc<ClusterState>> {
+        self.clusters.get(id.0 as usize)
+    }
+
+    /// Every cluster.
+    pub(crate) fn clusters(&self) -> &[Rc<ClusterState>] {
+        &self.clusters
+    }
+}
+
+impl ClusterState {
+    /// The state of a cluster, taking over what `old` has in common with it.
+    pub(crate) fn new(config: &Arc<Cluster>, old: Option<&Self>, workers: u32) -> Self {
+        let live = old.map_or_else(Live::new, |old| Rc::clone(&old.live));
+        let share = |limit: u32| (limit / workers.max(1)).max(1);
+        live.connections.limit(share(config.limits.max_connections), share(config.limits.max_pending));
+        // A dead endpoint's pool closes with its last request; a surviving one keeps its connections.
+        let mut kept: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| &old.endpoints)
+            .map(|state| ((state.config.address, state.config.identity.clone()), state))
+            .collect();
+        let endpoints = config.endpoints.list.iter().map(|endpoint| {
+            let key = (endpoint.address, endpoint.identity.clone());
+            match kept.remove(&key) {
+                Some(state) if state.config == *endpoint => Rc::clone(state),
+                kept => Rc::new(EndpointState::new(endpoint, kept.map(|state| &state.pool), &live.connections)),
+            }
+        });
+        let endpoints = endpoints.collect();
+        let table = Table::new(config.balancer, &config.endpoints, config.failover_threshold_percent);
+        Self { config: Arc::clone(config), live, table, endpoints }
+    }
+
+    /// Chooses an endpoint, preferring those not in `tried`, and marks it busy.
+    pub(crate) fn pick(&self, rng: &mut impl Rng, tried: &[usize]) -> Result<(usize, Active), Reason> {
+        let mut cursor = self.live.cursor.get();
+        let index = self.table.pick(&Eyes(&self.endpoints), &mut cursor, rng, tried);
+        self.live.cursor.set(cursor);
+        let index = index?;
+        let endpoint = self.endpoints.get(index).ok_or(Reason::NoEndpoints)?;
+        Ok((index, Active::new(endpoint)))
+    }
+
+    /// Closes idle connections.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for endpoint in &self.endpoints {
+            endpoint.pool.sweep(now, self.config.idle_timeout);
+        }
+    }
+
+    /// How many endpoints could serve.
+    pub(crate) fn healthy(&self) -> usize {
+        self.endpoints.iter().filter(|e| e.config.health == Health::Healthy).count()
+    }
+}
+
+impl Live {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            connections: Budget::new(),
+            requests: Cell::new(0),
+            retries: Cell::new(RetryTokens { tokens: FIRST_TOKENS, counted: Instant::now() }),
+            cursor: Cell::new(Cursor::new(rand::random())),
+        })
+    }
+}
+
+impl EndpointState {
+    /// The state of an endpoint; connections are taken over from `old`, which has the same address and identity.
+    pub(crate) fn new(config: &Arc<Endpoint>, old: Option<&Rc<Pool>>, budget: &Rc<Budget>) -> Self {
+        let pool = old.cloned().unwrap_or_else(|| {
+            Rc::new(Pool::new(config.address, config.identity.clone(), Rc::clone(budget)))
+        });
+        Self { config: Arc::clone(config), pool, active: Cell::new(0), pause: Cell::new(None), series: RefCell::default() }
+    }
+
+
+    /// The endpoint was reached.
+    pub(crate) fn reached(&self) {
+        self.pause.set(None);
+    }
+
+    /// The endpoint could not be reached: others are preferred for a moment, longer each time.
+    pub(crate) fn missed(&self) {
+        let pause = self.pause.get().map_or(FIRST_PAUSE, |(_, last)| last.saturating_mul(2).min(LONGEST_PAUSE));
+        self.pause.set(Some((Instant::now() + pause, pause)));
+    }
+
+    fn rests(&self) -> bool {
+        self.pause.get().is_some_and(|(until, _)| Instant::now() < until)
+    }
+
+    /// The series of requests on `route`, made by `make` at first use.
+    pub(crate) fn series(&self, route: &Arc<str>, make: impl FnOnce() -> Rc<RequestSeries>) -> Rc<RequestSeries> {
+        let mut known = self.series.borrow_mut();
+        // Pointers first: the same route object asks again and again.
+        if let Some((_, series)) = known.iter().find(|(name, _)| Arc::ptr_eq(name, route)) {
+            return Rc::clone(series);
+        }
+        known.retain(|(name, _)| name != route);
+        let series = make();
+        known.push((Arc::clone(route), Rc::clone(&series)));
+        series
+    }
+}
+
+impl Active {
+    /// Marks `endpoint` busy.
+    pub(crate) fn new(endpoint: &Rc<EndpointState>) -> Self {
+        endpoint.active.set(endpoint.active.get().saturating_add(1));
+        Self(Rc::clone(endpoint))
+    }
+
+    /// The endpoint.
+    pub(crate) const fn endpoint(&self) -> &Rc<EndpointState> {
+        &self.0
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
+    }
+}
+
+/// The loads of a cluster's endpoints, as the balancer asks for them.
+struct Eyes<'e>(&'e [Rc<EndpointState>]);
+
+impl Loads for Eyes<'_> {
+    fn active(&self, index: usize) -> u32 {
+        self.0.get(index).map_or(0, |endpoint| endpoint.active.get())
+    }
+
+    fn available(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|endpoint| !endpoint.rests())
+    }
+}

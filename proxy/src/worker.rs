@@ -1,0 +1,249 @@
+//! All state of one core. `Rc` and `Cell` throughout: the compiler refuses to move a connection to another thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tulle_identity::tls::MeshTls;
+
+use crate::base::protocol::Protocol;
+use crate::codec::h1::parse;
+use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::{Cluster, HttpVersion, Limits, Policy, RetryBudget};
+use crate::config::demand::{Demand, DemandKey};
+use crate::config::endpoint::{Endpoint, Endpoints, Health};
+use crate::config::listener::InboundPort;
+use crate::config::{Known, Snapshot};
+use crate::connect::SocketOptions;
+use crate::drain::DrainSignal;
+use crate::pool::Dial;
+use crate::telemetry::WorkerTelemetry;
+use crate::telemetry::labels::Party;
+use crate::view::{ClusterState, View};
+
+/// Local applications remembered; past it those not in use are forgotten.
+const MAX_LOCALS: usize = 1024;
+
+/// Longest time for a TLS handshake with a downstream.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What a worker is made from: values every thread may hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    /// Settings of the process.
+    pub(crate) settings: Arc<Bootstrap>,
+    /// The configuration, as it is published.
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Our identity, as it is renewed.
+    pub(crate) keys: watch::Receiver<Option<Arc<MeshTls>>>,
+    /// How to ask for destinations.
+    pub(crate) demand: Demand,
+    /// The state of shutting down.
+    pub(crate) drain: DrainSignal,
+}
+
+/// All state of one core.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Settings of the process.
+    pub(crate) settings: Arc<Bootstrap>,
+    /// This worker's counters.
+    pub(crate) telemetry: Rc<WorkerTelemetry>,
+    /// Ourselves, as source or destination in telemetry.
+    pub(crate) own: Party,
+    /// The state of shutting down.
+    pub(crate) drain: DrainSignal,
+    /// Random source.
+    pub(crate) rng: RefCell<SmallRng>,
+    demand: Demand,
+    options: SocketOptions,
+    view: RefCell<Rc<View>>,
+    keys: RefCell<Option<Arc<MeshTls>>>,
+    changed: Notify,
+    locals: RefCell<HashMap<(SocketAddr, HttpVersion), Rc<ClusterState>>>,
+}
+
+impl Worker {
+    /// A worker with an empty configuration.
+    pub(crate) fn new(parts: &Parts, telemetry: Rc<WorkerTelemetry>) -> Rc<Self> {
+        let settings = Arc::clone(&parts.settings);
+        let identity = settings.identity().map_or_else(|| Arc::from(""), |id| Arc::from(id.as_str()));
+        let own = Party {
+            workload: settings.node.workload.as_str().into(),
+            namespace: settings.node.namespace.as_str().into(),
+            identity,
+        };
+        Rc::new(Self {
+            telemetry,
+            own,
+            drain: parts.drain.clone(),
+            rng: RefCell::new(rand::make_rng()),
+            demand: parts.demand.clone(),
+            options: SocketOptions { mark: settings.mark, keepalive: None },
+            view: RefCell::new(View::empty()),
+            keys: RefCell::default(),
+            changed: Notify::new(),
+            locals: RefCell::default(),
+            settings,
+        })
+    }
+
+    /// Takes over configuration and identity as they change, and closes idle connections. Never returns.
+    pub(crate) async fn follow(self: Rc<Self>, mut parts: Parts) {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        self.advance(parts.snapshots.borrow_and_update().clone());
+        self.keys.replace(parts.keys.borrow_and_update().clone());
+        loop {
+            tokio::select! {
+                // Keys before the endpoints that may need them; idle connections whenever there is nothing else.
+                biased;
+                Ok(()) = parts.keys.changed() => {
+                    self.keys.replace(parts.keys.borrow_and_update().clone());
+                }
+                Ok(()) = parts.snapshots.changed() => self.advance(parts.snapshots.borrow_and_update().clone()),
+                now = sweep.tick() => self.sweep(now),
+            }
+        }
+    }
+
+    fn advance(&self, snapshot: Arc<Snapshot>) {
+        let workers = u32::try_from(self.settings.workers.get()).unwrap_or(u32::MAX);
+        let next = self.view().advance(snapshot, workers);
+        self.telemetry.events().generation.set(next.snapshot.generation);
+        self.view.replace(next);
+        self.changed.notify_waiters();
+    }
+
+    fn sweep(&self, now: Instant) {
+        for cluster in self.view().clusters() {
+            cluster.sweep(now);
+        }
+        for cluster in self.locals.borrow().values() {
+            cluster.sweep(now);
+        }
+    }
+
+    /// The configuration as it is now. Held from the beginning of a request to its end.
+    pub(crate) fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Our identity as it is now.
+    pub(crate) fn keys(&self) -> Option<Arc<MeshTls>> {
+        self.keys.borrow().clone()
+    }
+
+    /// What `key` stands for. If it was never asked for, asks and waits for the answer, for a bounded time; none when
+    /// there was no answer. `unavailable`: the control plane is silent, which is not an answer.
+    pub(crate) async fn resolve(&self, key: &DemandKey) -> (Rc<View>, Option<Known>) {
+        let view = self.view();
+        if let Some(known) = lookup(&view.snapshot, key) {
+            return (view, Some(known));
+        }
+        if self.settings.control_plane.is_none() {
+            return (view, None);
+        }
+        let answer = async {
+            loop {
+                let changed = self.changed.notified();
+                let view = self.view();
+                if let Some(known) = lookup(&view.snapshot, key) {
+                    return (view, Some(known));
+                }
+                self.demand.want(key.clone());
+                changed.await;
+            }
+        };
+        tokio::time::timeout(self.settings.demand_wait, answer).await.unwrap_or_else(|_| (self.view(), None))
+    }
+
+    /// The local application at `address`, received on a port with these rules.
+    pub(crate) fn local(&self, address: SocketAddr, port: &InboundPort) -> Rc<ClusterState> {
+        let http = match port.protocol {
+            Protocol::Http2 | Protocol::Grpc => HttpVersion::Http2,
+            Protocol::Auto | Protocol::Http | Protocol::Tcp | Protocol::Tls => HttpVersion::AsDownstream,
+        };
+        let mut locals = self.locals.borrow_mut();
+        if let Some(state) = locals.get(&(address, http)) {
+            return Rc::clone(state);
+        }
+        if locals.len() >= MAX_LOCALS {
+            locals.retain(|_, state| state.live.connections.open() > 0);
+        }
+        let state = Rc::new(ClusterState::new(&Arc::new(local_cluster(address, port, http)), None, 1));
+        locals.insert((address, http), Rc::clone(&state));
+        state
+    }
+
+    /// An address that no configuration speaks of, dialled as it is.
+    pub(crate) fn passthrough(&self, address: SocketAddr) -> Rc<ClusterState> {
+        let port = InboundPort {
+            protocol: Protocol::Tcp,
+            mtls: crate::config::listener::MtlsMode::Disable,
+            service: "".into(),
+            namespace: "".into(),
+        };
+        let cluster = local_cluster(address, &port, HttpVersion::AsDownstream);
+        Rc::new(ClusterState::new(&Arc::new(cluster), None, 1))
+    }
+
+    /// How to make connections to the endpoints of `cluster`.
+    pub(crate) fn dial<'d>(&'d self, cluster: &Cluster, keys: Option<&'d Arc<MeshTls>>) -> Dial<'d> {
+        let max_header_bytes = u32::try_from(self.settings.limits.max_header_bytes).unwrap_or(u32::MAX);
+        Dial { keys, timeout: cluster.connect_timeout, options: &self.options, max_header_bytes }
+    }
+
+    /// Limits on received heads.
+    pub(crate) fn head_limits(&self) -> parse::Limits {
+        let limits = &self.settings.limits;
+        parse::Limits {
+            bytes: limits.max_header_bytes.min(usize::from(u16::MAX)),
+            fields: limits.max_headers.min(parse::MAX_FIELDS),
+        }
+    }
+}
+
+fn lookup(snapshot: &Snapshot, key: &DemandKey) -> Option<Known> {
+    match key {
+        DemandKey::Addr(address) => snapshot.by_addr.get(address).cloned(),
+        DemandKey::Name(name) => snapshot.by_name.get(name).cloned(),
+    }
+}
+
+/// A cluster of one address, reached in plain.
+fn local_cluster(address: SocketAddr, port: &InboundPort, http: HttpVersion) -> Cluster {
+    let endpoint = Endpoint {
+        address,
+        health: Health::Healthy,
+        weight: 1,
+        priority: 0,
+        identity: None,
+        workload: "".into(),
+        namespace: "".into(),
+        zone: "".into(),
+    };
+    Cluster {
+        name: format!("local:{}", address.port()).into(),
+        service: Arc::clone(&port.service),
+        namespace: Arc::clone(&port.namespace),
+        protocol: port.protocol,
+        http,
+        balancer: Policy::Random,
+        connect_timeout: Duration::from_secs(10),
+        // Shorter than what common servers keep idle connections for, so that we close first.
+        idle_timeout: Duration::from_secs(4),
+        limits: Limits::default(),
+        budget: RetryBudget::default(),
+        failover_threshold_percent: 0,
+        endpoints: Arc::new(Endpoints { list: vec![Arc::new(endpoint)] }),
+    }
+}
