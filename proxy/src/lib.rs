@@ -18,6 +18,15 @@ pub mod telemetry;
 /// Threads, listeners, accepting and shutting down.
 pub mod runtime;
 
+/// app -> network: the whole path of a connection.
+mod outbound;
+
+/// network -> app: the whole path of a connection.
+mod inbound;
+
+/// One connection: the socket, what was read of it, and its TLS.
+mod conn;
+
 /// Where a captured connection was going.
 pub mod orig_dst;
 
@@ -27,14 +36,38 @@ pub mod detect;
 /// TLS of the path, and the keys it uses.
 pub mod tls;
 
+/// HTTP connections: requests off them, replies back.
+mod http;
+
+/// Opaque connections.
+mod tcp;
+
+/// One request: route, attempts, reply.
+mod forward;
+
+/// All state of one core.
+mod worker;
+
+/// What one core makes of a snapshot.
+mod view;
+
 /// Which route a request takes.
 pub mod route;
 
 /// Which endpoint a request goes to.
 pub mod balance;
 
-/// Connections to endpoints.
+/// Connections kept for reuse.
+mod pool;
+
+/// Opening connections.
 pub mod connect;
+
+/// HTTP on the wire.
+mod codec;
+
+/// The only place that starts a task on a worker thread.
+mod spawn;
 
 /// Bytes both ways between two streams.
 pub mod relay;
@@ -50,3 +83,12 @@ pub mod identity;
 
 /// Configuration, metrics and commands over HTTP, for people and probes.
 pub mod admin;
+
+/// Logging of the process.
+pub mod logging;
+
+/// Builds and starts everything.
+pub mod app;
+
+/// From arguments to exit code.
+pub mod cli;

@@ -177,12 +177,17 @@ impl Live {
 impl EndpointState {
     /// The state of an endpoint; connections are taken over from `old`, which has the same address and identity.
     pub(crate) fn new(config: &Arc<Endpoint>, old: Option<&Rc<Pool>>, budget: &Rc<Budget>) -> Self {
-        let pool = old.cloned().unwrap_or_else(|| {
-            Rc::new(Pool::new(config.address, config.identity.clone(), Rc::clone(budget)))
-        });
-        Self { config: Arc::clone(config), pool, active: Cell::new(0), pause: Cell::new(None), series: RefCell::default() }
+        let pool = old
+            .cloned()
+            .unwrap_or_else(|| Rc::new(Pool::new(config.address, config.identity.clone(), Rc::clone(budget))));
+        Self {
+            config: Arc::clone(config),
+            pool,
+            active: Cell::new(0),
+            pause: Cell::new(None),
+            series: RefCell::default(),
+        }
     }
-
 
     /// The endpoint was reached.
     pub(crate) fn reached(&self) {

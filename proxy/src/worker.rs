@@ -47,8 +47,6 @@ pub(crate) struct Parts {
     pub(crate) keys: watch::Receiver<Option<Arc<MeshTls>>>,
     /// How to ask for destinations.
     pub(crate) demand: Demand,
-    /// The state of shutting down.
-    pub(crate) drain: DrainSignal,
 }
 
 /// All state of one core.
@@ -74,7 +72,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker with an empty configuration.
-    pub(crate) fn new(parts: &Parts, telemetry: Rc<WorkerTelemetry>) -> Rc<Self> {
+    pub(crate) fn new(parts: &Parts, telemetry: Rc<WorkerTelemetry>, drain: DrainSignal) -> Rc<Self> {
         let settings = Arc::clone(&parts.settings);
         let identity = settings.identity().map_or_else(|| Arc::from(""), |id| Arc::from(id.as_str()));
         let own = Party {
@@ -85,7 +83,7 @@ impl Worker {
         Rc::new(Self {
             telemetry,
             own,
-            drain: parts.drain.clone(),
+            drain,
             rng: RefCell::new(rand::make_rng()),
             demand: parts.demand.clone(),
             options: SocketOptions { mark: settings.mark, keepalive: None },
@@ -146,7 +144,7 @@ impl Worker {
     /// there was no answer. `unavailable`: the control plane is silent, which is not an answer.
     pub(crate) async fn resolve(&self, key: &DemandKey) -> (Rc<View>, Option<Known>) {
         let view = self.view();
-        if let Some(known) = lookup(&view.snapshot, key) {
+        if let Some(known) = view.snapshot.known(key).cloned() {
             return (view, Some(known));
         }
         if self.settings.control_plane.is_none() {
@@ -156,7 +154,7 @@ impl Worker {
             loop {
                 let changed = self.changed.notified();
                 let view = self.view();
-                if let Some(known) = lookup(&view.snapshot, key) {
+                if let Some(known) = view.snapshot.known(key).cloned() {
                     return (view, Some(known));
                 }
                 self.demand.want(key.clone());
@@ -209,13 +207,6 @@ impl Worker {
             bytes: limits.max_header_bytes.min(usize::from(u16::MAX)),
             fields: limits.max_headers.min(parse::MAX_FIELDS),
         }
-    }
-}
-
-fn lookup(snapshot: &Snapshot, key: &DemandKey) -> Option<Known> {
-    match key {
-        DemandKey::Addr(address) => snapshot.by_addr.get(address).cloned(),
-        DemandKey::Name(name) => snapshot.by_name.get(name).cloned(),
     }
 }
 

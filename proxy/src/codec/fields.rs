@@ -89,15 +89,13 @@ pub(crate) fn is_authority(authority: &[u8]) -> bool {
         _ => authority.split_at(authority.iter().position(|b| *b == b':').unwrap_or(authority.len())),
     };
     let host_ok = host.first() == Some(&b'[')
-        || (!host.is_empty()
-            && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b)));
+        || (!host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b)));
     let port_ok = match port {
         [] => true,
         [b':', digits @ ..] => {
             digits.len() <= 5
                 && digits.iter().all(u8::is_ascii_digit)
-                && (digits.is_empty()
-                    || std::str::from_utf8(digits).ok().and_then(|d| d.parse::<u16>().ok()).is_some())
+                && (digits.is_empty() || std::str::from_utf8(digits).ok().and_then(|d| d.parse::<u16>().ok()).is_some())
         }
         _ => false,
     };

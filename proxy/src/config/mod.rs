@@ -76,4 +76,12 @@ impl Snapshot {
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
         self.clusters.get(id.0 as usize)
     }
+
+    /// What is known of a destination; none when it was never asked for.
+    pub fn known(&self, key: &demand::DemandKey) -> Option<&Known> {
+        match key {
+            demand::DemandKey::Addr(address) => self.by_addr.get(address),
+            demand::DemandKey::Name(name) => self.by_name.get(name),
+        }
+    }
 }

@@ -51,6 +51,8 @@ pub(super) enum Attempted {
 pub(super) enum Stop {
     /// The upstream, or we, failed.
     Failed(Failure),
+    /// The reply is one that the policy would rather replace; the budget has granted it.
+    Again,
     /// The downstream went away, or its body is malformed.
     Downstream(Reason),
 }
@@ -75,7 +77,8 @@ impl<'a> Attempt<'a> {
             HttpVersion::Http1 => false,
             HttpVersion::Http2 => true,
         } && !self.head.upgrade();
-        let done = if http2 { self.h2(endpoint, body, reply, last).await } else { self.h1(endpoint, body, reply, last).await };
+        let done =
+            if http2 { self.h2(endpoint, body, reply, last).await } else { self.h1(endpoint, body, reply, last).await };
         mark(endpoint, &done);
         drop::<Active>(active);
         done
@@ -195,25 +198,11 @@ impl<'a> Attempt<'a> {
             if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten() {
                 return Err(Failure::safe(reason).into());
             }
-            if retry::wants(self.retry, self.head, &head) {
-                let (status, grpc) = (head.status(), head.grpc_status());
-                tracing::debug!(status, ?grpc, "reply is worth another attempt");
-                return self.replace(head, from, reply, edit).await;
+            // Whether the body is still at hand must be known before the reply is thrown away.
+            let sent = self.progress.sent.bytes.get();
+            if retry::wants(self.retry, self.head, &head) && sent == 0 && retry::spend(self.cx, &self.cluster.live) {
+                return Err(Stop::Again);
             }
-        }
-        self.pass(head, &mut from, reply, edit).await
-    }
-
-    /// A reply that the policy would rather replace: by another attempt if the budget allows, else it is passed on.
-    async fn replace(
-        self,
-        head: ResponseHead,
-        mut from: BodyIn<'_>,
-        reply: &mut Reply<'_>,
-        edit: Edit<'_>,
-    ) -> Result<(), Stop> {
-        if retry::spend(self.cx, &self.cluster.live) {
-            return Err(Failure::safe(Reason::UpstreamReset).because("reply status asks for a retry").into());
         }
         self.pass(head, &mut from, reply, edit).await
     }
@@ -332,7 +321,7 @@ impl H1Incoming<'_> {
         match error {
             ReadError::Closed { .. } => Failure { reason: Reason::UpstreamClosed, retry, source: None },
             ReadError::Io(error) => Failure { reason: Reason::UpstreamReset, retry, source: Some(error.into()) },
-            ReadError::Head(error) => Failure::new(Reason::ProtocolError).because(error),
+            ReadError::Head(_) | ReadError::Timeout => Failure::new(Reason::ProtocolError).because(error),
         }
     }
 }
@@ -377,7 +366,8 @@ impl H2Incoming<'_> {
         } else {
             Retry::Never
         };
-        let reason = if error.reset().is_some() || error.is_refused() { Reason::UpstreamReset } else { Reason::UpstreamClosed };
+        let reason =
+            if error.reset().is_some() || error.is_refused() { Reason::UpstreamReset } else { Reason::UpstreamClosed };
         Failure { reason, retry, source: Some(error.into()) }
     }
 }

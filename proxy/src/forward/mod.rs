@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::addr::Downstream;
-use crate::base::failure::{Failure, Reason};
+use crate::base::failure::{Failure, Reason, Retry};
 use crate::codec::body::{BodyIn, Relayed};
 use crate::codec::h2::ResetCode;
 use crate::codec::head::RequestHead;
@@ -60,7 +60,7 @@ pub(crate) struct Context<'x> {
     /// The connection came in by mesh TLS.
     pub(crate) tls: bool,
     /// Series of the connection's requests, once there was one.
-    pub(crate) series: RefCell<Option<Rc<RequestSeries>>>,
+    pub(crate) series: &'x RefCell<Option<Rc<RequestSeries>>>,
 }
 
 /// What became of the connections a request used.
@@ -226,16 +226,24 @@ async fn send(
             }
             Err(stop) => stop,
         };
-        let Stop::Failed(failure) = stop else { return Err(stop) };
-        let allowed = !last
-            && !progress.replied.get()
-            && retry::permits(decision.retry, &failure, head)
-            && body.rewind();
+        let failure = match stop {
+            Stop::Failed(failure) => failure,
+            Stop::Again if body.rewind() => {
+                tokio::time::sleep(retry::pause(decision.retry, progress.attempts.get(), cx)).await;
+                continue;
+            }
+            Stop::Again | Stop::Downstream(_) => return Err(stop),
+        };
+        let allowed =
+            !last && !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
         if !allowed || !retry::spend(cx, live) {
             retry::tell(cx, progress, false);
             return Err(Stop::Failed(failure));
         }
-        tokio::time::sleep(retry::pause(decision.retry, &failure, progress.attempts.get(), cx)).await;
+        // What provably went nowhere is tried elsewhere at once, the first time.
+        if failure.retry == Retry::Never || progress.attempts.get() > 1 {
+            tokio::time::sleep(retry::pause(decision.retry, progress.attempts.get(), cx)).await;
+        }
     }
 }
 
@@ -283,6 +291,7 @@ async fn conclude(
             return End::Broken;
         }
         Err(Stop::Failed(failure)) => failure,
+        Err(Stop::Again) => Reason::UpstreamReset.into(),
     };
     progress.reason.set(Some(failure.reason));
     tracing::debug!(reason = %failure.reason, cause = %failure, path = head.path(), "request failed");

@@ -46,7 +46,9 @@ fn series(
             endpoint.series(route, || cx.worker.telemetry.requests(&labels(cx, decided, head, progress)))
         }
         (Direction::Inbound, _, Some(_)) => Rc::clone(
-            &*cx.series.borrow_mut().get_or_insert_with(|| cx.worker.telemetry.requests(&labels(cx, decided, head, progress))),
+            &*cx.series
+                .borrow_mut()
+                .get_or_insert_with(|| cx.worker.telemetry.requests(&labels(cx, decided, head, progress))),
         ),
         _ => cx.worker.telemetry.requests(&labels(cx, decided, head, progress)),
     }

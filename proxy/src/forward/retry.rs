@@ -70,11 +70,8 @@ pub(super) fn spend(cx: &Context<'_>, live: &Live) -> bool {
     granted
 }
 
-/// How long to wait before the next attempt. What never left this host is tried elsewhere at once.
-pub(super) fn pause(policy: &RetryPolicy, failure: &Failure, attempts: u32, cx: &Context<'_>) -> Duration {
-    if failure.retry != Retry::Never && attempts <= 1 {
-        return Duration::ZERO;
-    }
+/// How long to wait before the next attempt: doubling, with full jitter.
+pub(super) fn pause(policy: &RetryPolicy, attempts: u32, cx: &Context<'_>) -> Duration {
     let doubled = policy.backoff_base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
     doubled.min(policy.backoff_max).mul_f64(cx.worker.rng.borrow_mut().random::<f64>())
 }

@@ -7,7 +7,9 @@ use tulle_identity::tls::Alpn;
 
 use super::{Dial, Pool, Slot};
 use crate::base::failure::Failure;
+use crate::codec::buffer::Received;
 use crate::codec::h1::conn::Connection;
+use crate::conn::Io;
 
 /// Idle connections kept per endpoint and worker.
 const MAX_IDLE: usize = 1024;
@@ -40,11 +42,8 @@ impl Pool {
         if let Some(lease) = self.idle_h1() {
             return Ok(lease);
         }
-        let slot = tokio::select! {
-            // A connection that is parked while we wait for room serves as well; room first, as it is what was asked.
-            biased;
-            slot = self.admit(dial.timeout) => slot?,
-        };
+        let slot = self.admit(dial.timeout).await?;
+        // While we waited for room, one may have been parked.
         if let Some(lease) = self.idle_h1() {
             return Ok(lease);
         }
@@ -63,6 +62,12 @@ impl Pool {
 }
 
 impl Lease {
+    /// The stream and what was received on it, for another protocol, and the place it is counted in.
+    pub(crate) fn into_parts(self) -> (Io, Received, Slot) {
+        let (io, received) = self.conn.into_parts();
+        (io, received, self.slot)
+    }
+
     /// Gives the connection back for reuse. Its last exchange must be complete on both sides.
     pub(crate) fn park(self) {
         let Self { conn, slot, pool, .. } = self;

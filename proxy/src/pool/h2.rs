@@ -119,12 +119,8 @@ impl Pool {
         let (conn, driver) = Connection::connect(io, dial.max_header_bytes)
             .await
             .map_err(|error| Failure::safe(Reason::ConnectFailed).because(error))?;
-        let shared = Rc::new(Shared {
-            conn,
-            streams: Cell::new(0),
-            usable: Cell::new(true),
-            since: Cell::new(Instant::now()),
-        });
+        let shared =
+            Rc::new(Shared { conn, streams: Cell::new(0), usable: Cell::new(true), since: Cell::new(Instant::now()) });
         let lease = Lease::new(Rc::clone(&shared));
         let weak = Rc::downgrade(&shared);
         self.shared.borrow_mut().push(shared);

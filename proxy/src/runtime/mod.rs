@@ -8,3 +8,6 @@ pub mod accept;
 
 /// When to stop, and how.
 pub mod shutdown;
+
+/// One OS thread for each worker.
+pub(crate) mod thread;

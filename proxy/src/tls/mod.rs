@@ -2,3 +2,6 @@
 
 /// The identity this process uses now.
 pub mod keys;
+
+/// Handshakes in both directions, and what their failures mean.
+pub(crate) mod handshake;

@@ -31,6 +31,9 @@ pub(crate) enum ReadError {
     /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The head took too long to arrive. Made by whoever keeps the time.
+    #[error("head not complete in time")]
+    Timeout,
     /// The head is unacceptable.
     #[error(transparent)]
     Head(#[from] HeadError),

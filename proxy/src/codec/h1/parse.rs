@@ -165,12 +165,13 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
 pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Option<(Response, usize)>, HeadError> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut lexed = httparse::Response::new(&mut []);
-    let length = match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut lexed, input, &mut slots) {
-        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
-        Ok(httparse::Status::Partial) if input.len() < limits.bytes => return Ok(None),
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
-        Err(error) => return Err(lexical(error)),
-    };
+    let length =
+        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut lexed, input, &mut slots) {
+            Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+            Ok(httparse::Status::Partial) if input.len() < limits.bytes => return Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+            Err(error) => return Err(lexical(error)),
+        };
     let head = input.get(..length).unwrap_or_default();
     let (Some(status), Some(version)) = (lexed.code, lexed.version) else {
         return Err(HeadError::Lexical("status line"));
@@ -186,8 +187,8 @@ pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Op
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
     let framing = facts.response_framing(bodiless)?;
     let http10 = version == 0;
-    let keep_alive = (if http10 { facts.keep_alive_token && !facts.close } else { !facts.close })
-        && framing != Framing::UntilClose;
+    let keep_alive =
+        (if http10 { facts.keep_alive_token && !facts.close } else { !facts.close }) && framing != Framing::UntilClose;
     let upgrade = status == 101 && facts.upgrade;
     facts.strip_upgrade(&mut fields, upgrade);
     let raw = RawHead { bytes: keep(head), fields };

@@ -1,0 +1,160 @@
+//! HTTP/1 from a downstream: one request at a time, in one future that owns the connection.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, Sleep};
+
+use super::Connection;
+use crate::base::failure::Reason;
+use crate::codec::body::BodyIn;
+use crate::codec::buffer;
+use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
+use crate::codec::h1::conn::{Connection as Wire, ReadError};
+use crate::codec::h1::parse::{self, HeadError};
+use crate::codec::h1::write;
+use crate::codec::head::RequestHead;
+use crate::codec::reply::{H1Reply, Reply};
+use crate::conn::Io;
+use crate::drain::Phase;
+use crate::forward::End;
+use crate::pool::H1Lease;
+use crate::tcp;
+
+/// Serves requests until the downstream is done, breaks the rules, or we shut down.
+pub(super) async fn serve(connection: &Connection, io: Io) {
+    let mut wire = Wire::new(io);
+    let mut idle = Idle::new(connection.worker.settings.limits.downstream_idle);
+    loop {
+        if !wait(connection, &mut wire, &mut idle).await {
+            return;
+        }
+        let head = match read(connection, &mut wire).await {
+            Ok(head) => head,
+            Err(error) => return refuse(connection, &mut wire, &error).await,
+        };
+        let draining = connection.worker.drain.phase() > Phase::Running;
+        match exchange(connection, &mut wire, head, draining).await {
+            After::Next => {}
+            After::Close => return wire.close().await,
+            After::Switched(lease) => return switched(connection, wire, *lease).await,
+        }
+    }
+}
+
+enum After {
+    Next,
+    Close,
+    Switched(Box<H1Lease>),
+}
+
+async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request, draining: bool) -> After {
+    let _busy = connection.worker.drain.guard();
+    let close = !head.keep_alive || head.http10 || draining;
+    let (reader, duplex) = wire.serve(head.framing);
+    let mut body = BodyIn::from(reader);
+    let http10 = head.http10;
+    let head = RequestHead::H1(head);
+    let mut reply = Reply::H1(H1Reply { duplex, http10, close, to_head: head.is_head() });
+    let end = connection.request(&head, &mut body, &mut reply).await;
+    let close = match &reply {
+        Reply::H1(reply) => reply.close,
+        Reply::H2(_) => true,
+    };
+    match end {
+        End::Switched(lease) => After::Switched(lease),
+        End::Complete if !close => After::Next,
+        End::Complete | End::Broken => After::Close,
+    }
+}
+
+/// Waits for the next request; `false` when there will be none. Nothing but the connection is held meanwhile.
+async fn wait(connection: &Connection, wire: &mut Wire, idle: &mut Idle) -> bool {
+    idle.begin();
+    tokio::select! {
+        // A request that is there is served even while we shut down.
+        biased;
+        more = wire.wait() => more.unwrap_or(false),
+        () = connection.worker.drain.reached(Phase::Closing) => false,
+        () = idle.over() => false,
+    }
+}
+
+/// Reads a head, within the time allowed once its first byte is there.
+async fn read(connection: &Connection, wire: &mut Wire) -> Result<parse::Request, ReadError> {
+    let limits = connection.worker.head_limits();
+    // Nearly always it is all there: no timer then.
+    if let Some(head) = wire.request_head(limits).now_or_never() {
+        return head;
+    }
+    let timeout = connection.worker.settings.limits.header_timeout;
+    match tokio::time::timeout(timeout, wire.request_head(limits)).await {
+        Ok(head) => head,
+        Err(_) => Err(ReadError::Timeout),
+    }
+}
+
+/// Answers a head that cannot be served, and closes: what follows it has no known boundary.
+async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
+    let (status, reason) = match error {
+        ReadError::Closed { .. } | ReadError::Io(_) => return,
+        ReadError::Timeout => (408, Reason::BadRequest),
+        ReadError::Head(HeadError::TooLarge) => (431, Reason::HeadersTooLarge),
+        ReadError::Head(HeadError::TargetTooLong) => (414, Reason::HeadersTooLarge),
+        ReadError::Head(HeadError::Connect) => (405, Reason::BadRequest),
+        ReadError::Head(HeadError::Lexical(_) | HeadError::Framing(_) | HeadError::Target(_)) => {
+            (400, Reason::BadRequest)
+        }
+    };
+    tracing::debug!(downstream = %connection.downstream, %error, "request refused");
+    connection.worker.telemetry.events().connection_failed(connection.direction, reason);
+    let mut out = buffer::take();
+    let extra = [(REASON_HEADER, reason.as_str()), (PROXY_HEADER, connection.direction.as_str())];
+    write::own(status, &extra, 0, true, &mut out);
+    if wire.write_all(&out).await.is_ok() {
+        let _ = tokio::time::timeout(LINGER, wire.close()).await;
+    }
+    buffer::give(out);
+}
+
+/// How long a refused client's remaining bytes are read, so that it sees the answer instead of a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Carries on as a byte relay after a switch of protocols.
+async fn switched(connection: &Connection, wire: Wire, lease: H1Lease) {
+    let _busy = connection.worker.drain.guard();
+    let (down, early) = wire.into_parts();
+    let (up, late, _slot) = lease.into_parts();
+    let idle = Duration::MAX;
+    tcp::joined(Rc::clone(&connection.worker), down, early.unread(), up, late.unread(), idle).await;
+}
+
+/// The idle time of a connection. The timer is armed once and looked at again when it goes off: an exchange costs
+/// no timer operation.
+struct Idle {
+    limit: Duration,
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: Instant::now(), timer: Box::pin(tokio::time::sleep(limit)) }
+    }
+
+    fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    async fn over(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            if self.since.elapsed() >= self.limit {
+                return;
+            }
+            self.timer.as_mut().reset(self.since + self.limit);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! HTTP connections of a downstream: requests off them, replies back. The two versions differ in how requests arrive;
+//! what is done with one is in `forward`.
+
+/// HTTP/1: one request at a time.
+mod h1;
+
+/// HTTP/2: many at a time.
+mod h2;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::addr::Downstream;
+use crate::codec::body::BodyIn;
+use crate::codec::head::RequestHead;
+use crate::codec::reply::Reply;
+use crate::config::Known;
+use crate::config::demand::DemandKey;
+use crate::config::listener::{InboundPort, Outbound};
+use crate::conn::Io;
+use crate::forward::{self, Context, End, Target};
+use crate::telemetry::counters::RequestSeries;
+use crate::telemetry::labels::{Direction, Party};
+use crate::view::{ClusterState, View};
+use crate::worker::Worker;
+
+/// A downstream connection that speaks HTTP, and where its requests go.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// This core.
+    pub(crate) worker: Rc<Worker>,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// Who connected.
+    pub(crate) downstream: Downstream,
+    /// The verified peer, or ourselves on the way out.
+    pub(crate) source: Party,
+    /// What the application is told of the peer.
+    pub(crate) peer_header: Option<Box<str>>,
+    /// It came in by mesh TLS.
+    pub(crate) tls: bool,
+    /// Where its requests go.
+    pub(crate) place: Place,
+    /// Series of its requests.
+    pub(crate) series: RefCell<Option<Rc<RequestSeries>>>,
+}
+
+/// Where the requests of a connection go.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// To the service that the connection was made to.
+    Service {
+        /// What it was asked for as.
+        key: DemandKey,
+        /// What that stands for, with the view it is part of.
+        known: RefCell<(Rc<View>, Arc<Outbound>)>,
+    },
+    /// To the service that each request names.
+    Authority,
+    /// To the local application.
+    Local {
+        /// Its address.
+        address: SocketAddr,
+        /// The rules of the port.
+        port: Arc<InboundPort>,
+    },
+}
+
+/// The HTTP version of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// HTTP/1.x.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(connection: Connection, io: Io, version: Version) {
+    match version {
+        Version::Http1 => h1::serve(&connection, io).await,
+        Version::Http2 => h2::serve(Rc::new(connection), io).await,
+    }
+}
+
+impl Connection {
+    /// Serves one request, with the configuration as it is now.
+    async fn request(&self, head: &RequestHead, body: &mut BodyIn<'_>, reply: &mut Reply<'_>) -> End {
+        let cx = Context {
+            worker: &self.worker,
+            direction: self.direction,
+            downstream: self.downstream,
+            source: &self.source,
+            peer_header: self.peer_header.as_deref(),
+            tls: self.tls,
+            series: &self.series,
+        };
+        match &self.place {
+            Place::Service { key, known } => {
+                let (view, service) = self.current(key, known);
+                let target = service.routes.as_deref().map_or(Target::Unknown, Target::Routes);
+                forward::request(&cx, &view, &target, head, body, reply).await
+            }
+            Place::Authority => {
+                let key = DemandKey::Name(self.service_name(head.authority()));
+                let (view, known) = self.worker.resolve(&key).await;
+                let service = match &known {
+                    Some(Known::Service(service)) => service.routes.as_deref(),
+                    Some(Known::Absent) | None => None,
+                };
+                let target = service.map_or(Target::Unknown, Target::Routes);
+                forward::request(&cx, &view, &target, head, body, reply).await
+            }
+            Place::Local { address, port } => {
+                let view = self.worker.view();
+                let cluster: Rc<ClusterState> = self.worker.local(*address, port);
+                forward::request(&cx, &view, &Target::Local(&cluster), head, body, reply).await
+            }
+        }
+    }
+
+    /// The service as the newest configuration has it. Looked up once per configuration, not per request. One that
+    /// has gone is kept: a connection that is open goes on.
+    fn current(&self, key: &DemandKey, known: &RefCell<(Rc<View>, Arc<Outbound>)>) -> (Rc<View>, Arc<Outbound>) {
+        let view = self.worker.view();
+        let mut known = known.borrow_mut();
+        if !Rc::ptr_eq(&view, &known.0)
+            && let Some(Known::Service(service)) = view.snapshot.known(key)
+        {
+            let service = Arc::clone(service);
+            *known = (view, service);
+        }
+        known.clone()
+    }
+
+    /// The full name of the service that an authority means: `reviews`, `reviews.shop`, with or without port.
+    fn service_name(&self, authority: &str) -> Arc<str> {
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && !port.is_empty() && !port.contains(']') => (host, port),
+            _ => (authority.trim_end_matches(':'), "80"),
+        };
+        let host = host.to_ascii_lowercase();
+        let settings = &self.worker.settings;
+        let (namespace, domain) = (&settings.node.namespace, &settings.cluster_domain);
+        match host.matches('.').count() {
+            _ if host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok() => format!("{host}:{port}"),
+            0 => format!("{host}.{namespace}.svc.{domain}:{port}"),
+            1 => format!("{host}.svc.{domain}:{port}"),
+            2 if host.ends_with(".svc") => format!("{host}.{domain}:{port}"),
+            _ => format!("{host}:{port}"),
+        }
+        .into()
+    }
+}

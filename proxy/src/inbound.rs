@@ -1,0 +1,182 @@
+//! network -> app: the whole path of a connection to the workload.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tulle_identity::spiffe::SpiffeId;
+
+use crate::base::addr::Downstream;
+use crate::base::failure::{Failure, Reason};
+use crate::base::protocol::Protocol;
+use crate::config::listener::{InboundPort, MtlsMode};
+use crate::conn::{Io, Socket};
+use crate::detect::{self, Spoken};
+use crate::http::{self, Place, Version};
+use crate::orig_dst;
+use crate::relay;
+use crate::tcp::{self, Opaque};
+use crate::telemetry::events::Detected;
+use crate::telemetry::labels::{Direction, Party};
+use crate::tls::handshake::{self, Inside};
+use crate::worker::{HANDSHAKE_TIMEOUT, Worker};
+
+/// Where the connections of a listener go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    /// Captured: to the port each was going to.
+    Captured,
+    /// To the application at this address, by the rules of this port.
+    Application {
+        /// Where the application listens.
+        app: SocketAddr,
+        /// The port peers know it by.
+        port: u16,
+    },
+}
+
+/// A connection whose sender is known, as far as it can be.
+struct Received {
+    io: Io,
+    peer: Option<SpiffeId>,
+    protocol: Protocol,
+    version: Option<Version>,
+}
+
+/// Serves one inbound connection, from accepted socket to closed relay.
+///
+/// # Errors
+/// Why it was given up before anything was relayed, or why an opaque relay broke.
+pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, route: Route) -> Result<(), Failure> {
+    let (app, number) = match route {
+        Route::Application { app, port } => (app, port),
+        Route::Captured => {
+            let to = original(&cx, &tcp)?;
+            (to, to.port())
+        }
+    };
+    let rules = cx.view().snapshot.inbound.as_ref().map(|inbound| Arc::clone(inbound.port(number)));
+    // Without any configuration nothing says who may come in.
+    let Some(rules) = rules else {
+        relay::abort(&tcp);
+        return Err(Reason::UnknownDestination.into());
+    };
+    let received = receive(&cx, tcp, &rules, number).await?;
+    let source = party(received.peer.as_ref());
+    let tls = received.peer.is_some();
+    match received.version {
+        Some(version) => {
+            let connection = http::Connection {
+                direction: Direction::Inbound,
+                downstream: from,
+                peer_header: peer_header(&cx, received.peer.as_ref()),
+                source,
+                tls,
+                place: Place::Local { address: app, port: rules },
+                series: RefCell::default(),
+                worker: cx,
+            };
+            http::serve(connection, received.io, version).await;
+            Ok(())
+        }
+        None => {
+            let cluster = cx.local(app, &rules);
+            let opaque = Opaque { source, direction: Direction::Inbound, tls, cluster, worker: cx };
+            tcp::serve(&opaque, received.io).await
+        }
+    }
+}
+
+/// Where a captured connection was going; refused when that is ourselves.
+fn original(cx: &Worker, tcp: &TcpStream) -> Result<SocketAddr, Failure> {
+    let to = orig_dst::original_destination(tcp).map_err(|e| Failure::new(Reason::DownstreamClosed).because(e))?;
+    let listeners = cx.settings.capture.iter().flat_map(|capture| capture.outbound.iter().chain(&capture.inbound));
+    let listeners: smallvec::SmallVec<[SocketAddr; 4]> = listeners.copied().collect();
+    let own: smallvec::SmallVec<[std::net::IpAddr; 2]> = std::iter::once(to.ip()).collect();
+    if orig_dst::is_self(to, &listeners, &own) {
+        return Err(Reason::Loop.into());
+    }
+    Ok(to.canonical())
+}
+
+/// Finds out who sends and what is spoken, by the rules of the port.
+async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port: u16) -> Result<Received, Failure> {
+    let opaque =
+        rules.protocol.is_opaque() || (rules.protocol == Protocol::Auto && cx.settings.opaque_ports.contains(&port));
+    let protocol = if opaque && rules.protocol == Protocol::Auto { Protocol::Tcp } else { rules.protocol };
+    if rules.mtls == MtlsMode::Disable && opaque {
+        let io = Io::Plain(Socket::new(tcp, Vec::new()));
+        return Ok(Received { io, peer: None, protocol, version: None });
+    }
+    let mut prefix = Vec::new();
+    // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
+    let patience = if opaque || rules.protocol == Protocol::Auto {
+        cx.settings.detect_timeout
+    } else {
+        cx.settings.limits.downstream_idle
+    };
+    let sniffed = detect::sniff(&mut tcp, &mut prefix, patience).await;
+    let sniffed = sniffed.map_err(|error| Failure::new(Reason::DownstreamClosed).because(error))?;
+    let mesh = matches!(&sniffed.spoken, Spoken::Tls(hello) if hello.mesh) && rules.mtls != MtlsMode::Disable;
+    if mesh {
+        cx.telemetry.events().protocol_detected(Detected::MeshTls);
+        return secure(cx, Socket::new(tcp, prefix), protocol).await;
+    }
+    if rules.mtls == MtlsMode::Strict {
+        // An application would see a broken connection, not a polite end.
+        relay::abort(&tcp);
+        return Err(Failure::new(Reason::AuthnFailed).because("mutual TLS is required on this port"));
+    }
+    let version = version_of(&sniffed.spoken, protocol, prefix.is_empty());
+    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, protocol, version })
+}
+
+fn version_of(spoken: &Spoken, protocol: Protocol, silent: bool) -> Option<Version> {
+    match (spoken, protocol) {
+        (_, Protocol::Tcp | Protocol::Tls) => None,
+        (Spoken::Http1, _) => Some(Version::Http1),
+        (Spoken::Http2, _) => Some(Version::Http2),
+        (Spoken::Tls(_) | Spoken::Opaque, Protocol::Auto) => None,
+        // The application's own TLS passes through, whatever was declared.
+        (Spoken::Tls(_), _) => None,
+        (Spoken::Opaque, _) if silent => None,
+        (Spoken::Opaque, _) => Some(Version::Http1),
+    }
+}
+
+/// Mutual TLS with a peer of the mesh, and what is spoken inside.
+async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<Received, Failure> {
+    let Some(keys) = cx.keys() else {
+        return Err(Failure::new(Reason::CertExpired).because("this proxy has no certificate"));
+    };
+    let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
+    cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
+    let handshake::Accepted { io, peer, inside } = accepted?;
+    let version = match (protocol, inside) {
+        (Protocol::Tcp | Protocol::Tls, _) => None,
+        (_, Inside::Http2) => Some(Version::Http2),
+        (_, Inside::Http1) => Some(Version::Http1),
+        // A mesh peer that takes the bytes for opaque is taken at its word.
+        (Protocol::Auto | Protocol::Http | Protocol::Http2 | Protocol::Grpc, Inside::Unsaid) => None,
+    };
+    Ok(Received { io, peer: Some(peer), protocol, version })
+}
+
+/// What the application is told of the peer, in the form it knows from other meshes. Without a verified peer it is
+/// told nothing, and what the sender claimed is dropped all the same.
+fn peer_header(cx: &Worker, peer: Option<&SpiffeId>) -> Option<Box<str>> {
+    peer.map(|peer| format!("By={};URI={peer}", cx.own.identity).into())
+}
+
+fn party(peer: Option<&SpiffeId>) -> Party {
+    match peer {
+        Some(peer) => Party {
+            workload: "".into(),
+            namespace: peer.namespace().unwrap_or_default().into(),
+            identity: peer.as_str().into(),
+        },
+        None => Party::default(),
+    }
+}

@@ -1,0 +1,170 @@
+//! app -> network: the whole path of a connection that the workload opened.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::base::addr::{Downstream, OrigDst};
+use crate::base::failure::{Failure, Reason};
+use crate::base::protocol::Protocol;
+use crate::config::Known;
+use crate::config::bootstrap::Unknown;
+use crate::config::demand::DemandKey;
+use crate::config::listener::Outbound;
+use crate::conn::{Io, Socket};
+use crate::detect::{self, Cause, Spoken};
+use crate::http::{self, Place, Version};
+use crate::orig_dst;
+use crate::tcp::{self, Opaque};
+use crate::telemetry::events::Detected;
+use crate::telemetry::labels::Direction;
+use crate::view::View;
+use crate::worker::Worker;
+
+/// Where the connections of a listener go.
+#[derive(Clone, Debug)]
+pub(crate) enum Route {
+    /// Captured: to where each was going.
+    Captured,
+    /// To this service.
+    Service(Arc<str>),
+    /// To the service that each request names.
+    Authority,
+}
+
+/// Serves one outbound connection, from accepted socket to closed relay.
+///
+/// # Errors
+/// Why it was given up before anything was relayed, or why an opaque relay broke.
+pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, route: Route) -> Result<(), Failure> {
+    let key = match route {
+        Route::Authority => return by_authority(cx, tcp, from).await,
+        Route::Service(name) => DemandKey::Name(name),
+        Route::Captured => {
+            let to = original(&cx, &tcp)?;
+            DemandKey::Addr(to.canonical())
+        }
+    };
+    let (view, known) = cx.resolve(&key).await;
+    let service = match known {
+        Some(Known::Service(service)) => service,
+        Some(Known::Absent) | None => return unknown(cx, tcp, &key).await,
+    };
+    let mut prefix = Vec::new();
+    match speaks(&cx, &tcp_hint(&cx, &key, &service), tcp, &mut prefix).await? {
+        (tcp, Some(version)) => {
+            let place = Place::Service { key, known: RefCell::new((view, service)) };
+            http_on(cx, tcp, prefix, from, place, version).await;
+            Ok(())
+        }
+        (tcp, None) => {
+            let cluster = service.opaque.and_then(|id| view.cluster(id)).ok_or(Reason::NoRoute)?;
+            let opaque = Opaque {
+                source: cx.own.clone(),
+                direction: Direction::Outbound,
+                tls: false,
+                cluster: Rc::clone(cluster),
+                worker: cx,
+            };
+            tcp::serve(&opaque, Io::Plain(Socket::new(tcp, prefix))).await
+        }
+    }
+}
+
+/// Where a captured connection was going; refused when that is ourselves.
+fn original(cx: &Worker, tcp: &TcpStream) -> Result<OrigDst, Failure> {
+    let to = orig_dst::original_destination(tcp).map_err(|e| Failure::new(Reason::DownstreamClosed).because(e))?;
+    let listeners = cx.settings.capture.iter().flat_map(|capture| capture.outbound.iter().chain(&capture.inbound));
+    let listeners: smallvec::SmallVec<[SocketAddr; 4]> = listeners.copied().collect();
+    if orig_dst::is_self(to, &listeners, &cx.settings.pod_ips) {
+        return Err(Reason::Loop.into());
+    }
+    Ok(to)
+}
+
+/// The protocol to expect. Ports whose servers speak first are never sniffed unless declared.
+fn tcp_hint(cx: &Worker, key: &DemandKey, service: &Outbound) -> Protocol {
+    let port = match key {
+        DemandKey::Addr(address) => Some(address.port()),
+        DemandKey::Name(name) => name.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
+    };
+    match service.protocol {
+        Protocol::Auto if port.is_some_and(|port| cx.settings.opaque_ports.contains(&port)) => Protocol::Tcp,
+        declared => declared,
+    }
+}
+
+/// The HTTP version spoken, or none for opaque bytes. Bytes that were read are in `prefix`.
+pub(crate) async fn speaks(
+    cx: &Worker,
+    hint: &Protocol,
+    mut tcp: TcpStream,
+    prefix: &mut Vec<u8>,
+) -> Result<(TcpStream, Option<Version>), Failure> {
+    if hint.is_opaque() {
+        return Ok((tcp, None));
+    }
+    let timeout = match hint {
+        Protocol::Auto => cx.settings.detect_timeout,
+        // Declared HTTP: the client speaks first, whenever it likes.
+        _ => cx.settings.limits.downstream_idle,
+    };
+    let sniffed = detect::sniff(&mut tcp, prefix, timeout).await;
+    let sniffed = sniffed.map_err(|error| Failure::new(Reason::DownstreamClosed).because(error))?;
+    let (version, detected) = match (&sniffed.spoken, sniffed.cause) {
+        (Spoken::Http1, _) => (Some(Version::Http1), Detected::Http1),
+        (Spoken::Http2, _) => (Some(Version::Http2), Detected::Http2),
+        (Spoken::Tls(hello), _) if hello.mesh => (None, Detected::MeshTls),
+        (Spoken::Tls(_), _) => (None, Detected::Tls),
+        (Spoken::Opaque, Cause::Timeout) => (None, Detected::Timeout),
+        (Spoken::Opaque, Cause::Bytes | Cause::Closed) => (None, Detected::Opaque),
+    };
+    cx.telemetry.events().protocol_detected(detected);
+    match (hint, version) {
+        (_, Some(version)) => Ok((tcp, Some(version))),
+        (Protocol::Auto, None) => Ok((tcp, None)),
+        _ if prefix.is_empty() => Err(Reason::DownstreamClosed.into()),
+        // Declared HTTP, yet it is not: HTTP/1 says so in its own words.
+        (_, None) => Ok((tcp, Some(Version::Http1))),
+    }
+}
+
+async fn http_on(cx: Rc<Worker>, tcp: TcpStream, prefix: Vec<u8>, from: Downstream, place: Place, version: Version) {
+    let connection = http::Connection {
+        direction: Direction::Outbound,
+        downstream: from,
+        source: cx.own.clone(),
+        peer_header: None,
+        tls: false,
+        place,
+        series: RefCell::default(),
+        worker: cx,
+    };
+    http::serve(connection, Io::Plain(Socket::new(tcp, prefix)), version).await;
+}
+
+async fn by_authority(cx: Rc<Worker>, tcp: TcpStream, from: Downstream) -> Result<(), Failure> {
+    let mut prefix = Vec::new();
+    let (tcp, version) = speaks(&cx, &Protocol::Http, tcp, &mut prefix).await?;
+    http_on(cx, tcp, prefix, from, Place::Authority, version.unwrap_or(Version::Http1)).await;
+    Ok(())
+}
+
+/// A destination that nothing is known of: passed through untouched, or refused.
+async fn unknown(cx: Rc<Worker>, tcp: TcpStream, key: &DemandKey) -> Result<(), Failure> {
+    let (DemandKey::Addr(address), Unknown::PassThrough) = (key, cx.settings.unknown) else {
+        crate::relay::abort(&tcp);
+        return Err(Reason::UnknownDestination.into());
+    };
+    let opaque = Opaque {
+        source: cx.own.clone(),
+        direction: Direction::Outbound,
+        tls: false,
+        cluster: cx.passthrough(*address),
+        worker: cx,
+    };
+    tcp::serve(&opaque, Io::Plain(Socket::new(tcp, Vec::new()))).await
+}

@@ -1,0 +1,152 @@
+//! Opaque connections: endpoint, connection, relay. Also what is left of HTTP after a switch of protocols.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::base::failure::{Failure, Reason, Retry};
+use crate::conn::Io;
+use crate::drain::Phase;
+use crate::relay::{self, Counts};
+use crate::telemetry::counters::TcpSeries;
+use crate::telemetry::labels::{Destination, Direction, Party, TcpLabels};
+use crate::view::{Active, ClusterState};
+use crate::worker::Worker;
+
+/// Endpoints tried before a connection is given up: nothing was sent, so another one may do.
+const ATTEMPTS: usize = 3;
+
+/// An opaque connection and where it goes.
+#[derive(Debug)]
+pub(crate) struct Opaque {
+    /// This core.
+    pub(crate) worker: Rc<Worker>,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// The verified peer, or ourselves on the way out.
+    pub(crate) source: Party,
+    /// It came in by mesh TLS.
+    pub(crate) tls: bool,
+    /// Where to.
+    pub(crate) cluster: Rc<ClusterState>,
+}
+
+/// Connects `down` to an endpoint and relays until both sides are done.
+///
+/// # Errors
+/// No endpoint could be reached, or the relay broke. `down` is then reset, as its peer would be told by a broken
+/// connection to the application itself.
+pub(crate) async fn serve(opaque: &Opaque, mut down: Io) -> Result<(), Failure> {
+    let _busy = opaque.worker.drain.guard();
+    let (mut up, active, _slot) = match connect(opaque).await {
+        Ok(connected) => connected,
+        Err(failure) => {
+            relay::abort(down.tcp());
+            return Err(failure);
+        }
+    };
+    let started = Instant::now();
+    let series = opaque.worker.telemetry.tcp(&opaque.labels(&active));
+    series.opened();
+    let idle = opaque.cluster.config.idle_timeout.max(MIN_IDLE);
+    let seen = Seen(&series);
+    let copied = tokio::select! {
+        biased;
+        copied = relay::copy_both(&mut down, &mut up, idle, &seen) => copied,
+        () = opaque.worker.drain.reached(Phase::Forced) => Err(Reason::Draining.into()),
+    };
+    if copied.is_err() {
+        relay::abort(down.tcp());
+        relay::abort(up.tcp());
+    }
+    series.closed(copied.as_ref().err().map(|failure| failure.reason), started.elapsed());
+    copied
+}
+
+/// Idle time of an opaque connection at least: databases keep theirs for hours.
+const MIN_IDLE: Duration = Duration::from_secs(3600);
+
+async fn connect(opaque: &Opaque) -> Result<(Io, Active, impl Drop + use<>), Failure> {
+    let worker = &opaque.worker;
+    let mut tried = smallvec::SmallVec::<[usize; ATTEMPTS]>::new();
+    loop {
+        let (index, active) = opaque.cluster.pick(&mut *worker.rng.borrow_mut(), &tried).map_err(Failure::from)?;
+        tried.push(index);
+        let keys = worker.keys();
+        let dialled = active.endpoint().pool.opaque(worker.dial(&opaque.cluster.config, keys.as_ref())).await;
+        match dialled {
+            Ok((io, slot)) => {
+                active.endpoint().reached();
+                return Ok((io, active, slot));
+            }
+            Err(failure) if failure.retry == Retry::Safe && tried.len() < ATTEMPTS => active.endpoint().missed(),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+impl Opaque {
+    fn labels(&self, active: &Active) -> TcpLabels {
+        let (cluster, endpoint) = (&self.cluster.config, &active.endpoint().config);
+        TcpLabels {
+            direction: self.direction,
+            source: self.source.clone(),
+            destination: Destination {
+                service: cluster.service.clone(),
+                namespace: cluster.namespace.clone(),
+                workload: match self.direction {
+                    Direction::Inbound => self.worker.own.workload.clone(),
+                    Direction::Outbound => endpoint.workload.clone(),
+                },
+            },
+            tls: self.tls || endpoint.identity.is_some(),
+        }
+    }
+}
+
+/// Counts the bytes of a relay.
+struct Seen<'s>(&'s TcpSeries);
+
+impl Counts for Seen<'_> {
+    fn sent(&self, bytes: u64) {
+        self.0.sent(bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.0.received(bytes);
+    }
+}
+
+/// Counts nothing: the bytes belong to a request that is counted already.
+struct Unseen;
+
+impl Counts for Unseen {
+    fn sent(&self, _bytes: u64) {}
+
+    fn received(&self, _bytes: u64) {}
+}
+
+/// Joins two connections that switched protocols, beginning with what was received on each meanwhile.
+pub(crate) async fn joined(worker: Rc<Worker>, mut down: Io, early: &[u8], mut up: Io, late: &[u8], idle: Duration) {
+    let relayed = async {
+        let first = async {
+            up.write_all(early).await?;
+            up.flush().await?;
+            down.write_all(late).await?;
+            down.flush().await
+        };
+        first.await.map_err(|error| Failure::new(Reason::UpstreamReset).because(error))?;
+        relay::copy_both(&mut down, &mut up, idle, &Unseen).await
+    };
+    let result = tokio::select! {
+        biased;
+        result = relayed => result,
+        () = worker.drain.reached(Phase::Forced) => Err(Reason::Draining.into()),
+    };
+    if result.is_err() {
+        relay::abort(down.tcp());
+        relay::abort(up.tcp());
+    }
+}
