@@ -9,6 +9,8 @@ mod group;
 /// How traffic spreads over priorities.
 mod priority;
 
+use std::iter;
+
 use rand::Rng;
 
 use crate::base::failure::Reason;
@@ -90,12 +92,9 @@ impl Table {
     ) -> Result<usize, Reason> {
         let first = priority::draw(&self.ends, rng);
         let mut draw = |fit: &dyn Fn(usize) -> bool| {
-            let chosen = self.groups.get(first)?.choose(self.policy, &fit, loads, cursor, rng);
-            let others = self.groups.iter().enumerate().filter(|(at, _)| *at != first);
-            chosen.or_else(|| {
-                let mut others = others;
-                others.find_map(|(_, group)| group.choose(self.policy, &fit, loads, cursor, rng))
-            })
+            let order = iter::once(first).chain((0..self.groups.len()).filter(|at| *at != first));
+            let mut groups = order.filter_map(|at| self.groups.get(at));
+            groups.find_map(|group| group.choose(self.policy, &fit, loads, cursor, rng))
         };
         draw(&|index| loads.available(index) && !tried.contains(&index))
             .or_else(|| draw(&|index| loads.available(index)))

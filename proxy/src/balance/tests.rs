@@ -123,7 +123,7 @@ fn least_request_with_service_times_starves_the_slow() {
     let mut rng = StdRng::seed_from_u64(11);
     let mut cursor = Cursor::default();
     let mut loads = Fixed { active: vec![0; 5], ejected: Vec::new() };
-    let mut ends: std::collections::VecDeque<Vec<usize>> = std::iter::repeat_n(Vec::new(), 1001).collect();
+    let mut ends: std::collections::VecDeque<Vec<usize>> = iter::repeat_n(Vec::new(), 1001).collect();
     let mut counts = [0; 5];
     for _ in 0..20_000 {
         ends.push_back(Vec::new());

@@ -22,6 +22,10 @@ impl Counts for Tally {
     }
 }
 
+trait Both: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
+
 const NEVER: Duration = Duration::MAX;
 
 /// Client and server, and our ends of their streams.
@@ -66,19 +70,19 @@ async fn counts_as_bytes_move() {
     assert_eq!(tally.received.get(), 4);
 }
 
-#[tokio::test]
-async fn bulk_arrives_whole_both_ways() {
-    let (mut client, mut downstream, mut upstream, mut server) = peers(100_000);
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+/// Sends `count` bytes both ways at once and looks that they arrive.
+async fn bulk(ends: (impl Both, impl Both), mut ours: (impl Both, impl Both), count: u32) {
+    let bytes: Vec<u8> = (0..count).map(|i| (i % 251) as u8).collect();
     let tally = Tally::default();
-    async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
-        stream.write_all(bytes).await.unwrap();
-        stream.shutdown().await.unwrap();
-    }
-    let (mut client_reads, mut client_writes) = tokio::io::split(&mut client);
-    let (mut server_reads, mut server_writes) = tokio::io::split(&mut server);
+    let (mut client_reads, mut client_writes) = tokio::io::split(ends.0);
+    let (mut server_reads, mut server_writes) = tokio::io::split(ends.1);
     let (result, (), (), up, down) = tokio::join!(
-        copy_both(&mut downstream, &mut upstream, NEVER, &tally),
+        copy_both(&mut ours.0, &mut ours.1, NEVER, &tally),
         send(&mut client_writes, &bytes),
         send(&mut server_writes, &bytes),
         read_all(&mut server_reads),
@@ -86,7 +90,37 @@ async fn bulk_arrives_whole_both_ways() {
     );
     result.unwrap();
     assert!(up.unwrap() == bytes && down.unwrap() == bytes);
-    assert_eq!((tally.sent.get(), tally.received.get()), (3_000_000, 3_000_000));
+    assert_eq!((tally.sent.get(), tally.received.get()), (count.into(), count.into()));
+}
+
+#[tokio::test]
+async fn bulk_arrives_whole_both_ways() {
+    let (client, downstream, upstream, server) = peers(100_000);
+    bulk((client, server), (downstream, upstream), 3_000_000).await;
+}
+
+#[tokio::test]
+async fn bulk_between_sockets_arrives_whole() {
+    let (client, downstream) = connection().await;
+    let (server, upstream) = connection().await;
+    bulk((client, server), (downstream, upstream), 8_000_000).await;
+}
+
+#[tokio::test]
+async fn a_reset_amid_bulk_is_passed_on() {
+    let (mut client, downstream) = connection().await;
+    let (mut server, upstream) = connection().await;
+    let talk = async {
+        let (bytes, mut read) = (vec![7; 1_000_000], vec![0; 5_000_000]);
+        let write = async { while client.write_all(&bytes).await.is_ok() {} };
+        let read = async {
+            server.read_exact(&mut read).await.unwrap();
+            reset(server);
+        };
+        tokio::join!(write, read);
+    };
+    let (reason, ()) = tokio::join!(relay_and_abort(downstream, upstream), talk);
+    assert_eq!(reason, Reason::UpstreamReset);
 }
 
 #[tokio::test]
