@@ -1,1 +1,3 @@
-//! control-plane
+//! The control plane: source -> registry -> translate -> xds, with identity beside it.
+
+pub mod model;

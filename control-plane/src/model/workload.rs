@@ -1,0 +1,46 @@
+//! A workload instance: one process (or pod) with addresses, an identity and labels that services select.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::endpoint::{Health, Locality};
+use super::name::{Key, Labels, Port};
+use super::protocol::Protocol;
+
+/// One instance of an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Namespace and name of the instance.
+    pub key: Key,
+    /// When it was created.
+    pub created: Option<Arc<str>>,
+    /// What services select it by.
+    pub labels: Labels,
+    /// Its addresses: one, or one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// Account it runs as; with namespace and trust domain it is the identity.
+    pub service_account: Arc<str>,
+    /// Owner (a Deployment, say) for telemetry and the name of the inbound listener.
+    pub owner: Arc<str>,
+    /// Ports of the application by name.
+    pub ports: Vec<WorkloadPort>,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Share of traffic relative to its siblings, at least 1.
+    pub weight: u32,
+    /// A proxy of the mesh is beside it, so that it is dialled with mutual TLS.
+    pub meshed: bool,
+    /// Whether it takes requests.
+    pub health: Health,
+}
+
+/// A port the application listens at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadPort {
+    /// Name a service's `targetPort` may use; may be empty.
+    pub name: Arc<str>,
+    /// Its number.
+    pub port: Port,
+    /// Protocol, where the port says so.
+    pub protocol: Option<Protocol>,
+}
