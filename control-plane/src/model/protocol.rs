@@ -62,9 +62,8 @@ impl Protocol {
             "http2" | "h2c" | "kubernetes.io/h2c" => Self::Http2,
             "grpc" => Self::Grpc,
             "https" | "tls" | "wss" | "grpcs" | "kubernetes.io/wss" => Self::Tls,
-            "tcp" | "mongo" | "mysql" | "redis" | "postgres" | "postgresql" | "linkerd.io/opaque" | "linkerd.io/tcp" => {
-                Self::Tcp
-            }
+            "tcp" | "mongo" | "mysql" | "redis" | "postgres" | "postgresql" | "linkerd.io/opaque"
+            | "linkerd.io/tcp" => Self::Tcp,
             _ => return None,
         })
     }

@@ -1,0 +1,260 @@
+//! The objects that count, indexed by what joins them: by namespace, label, owner, address, service. It belongs to
+//! the writer; what readers see is built from it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::mesh::AddressOwner;
+use super::store::Change;
+use crate::model::name::selects;
+use crate::model::{EndpointSlice, Key, Labels, Namespace, Object, Policy, Service, Workload};
+
+/// A claim to an address; the smallest, so the oldest, has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claim {
+    young: bool,
+    created: Option<Arc<str>>,
+    pub(super) owner: AddressOwner,
+}
+
+/// All indexes.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
+    pub(super) services: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Service>>>,
+    pub(super) workloads: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Workload>>>,
+    /// Slices by the service they belong to, then by their own name.
+    pub(super) slices: BTreeMap<Key, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
+    pub(super) claims: HashMap<IpAddr, BTreeSet<Claim>>,
+    /// Names of workloads by namespace and label.
+    labels: HashMap<(Arc<str>, Arc<str>, Arc<str>), BTreeSet<Arc<str>>>,
+    /// Names of workloads by owner.
+    owners: BTreeMap<Key, BTreeSet<Arc<str>>>,
+    /// Services whose slices hold an address; counted, since several slices may.
+    slice_addresses: HashMap<IpAddr, BTreeMap<Key, u32>>,
+}
+
+/// What has to be built anew after a step.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) namespaces: BTreeSet<Arc<str>>,
+    pub(super) services: BTreeSet<Key>,
+    pub(super) owners: BTreeSet<Key>,
+    pub(super) workloads: BTreeSet<Key>,
+    pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+impl Index {
+    /// Applies one change and marks what it touches.
+    pub(super) fn apply(&mut self, change: Change, dirty: &mut Dirty) {
+        let key = change.reference.key;
+        if let Some(old) = change.old {
+            self.touch(&old, dirty);
+            self.take(&old, &key);
+        }
+        if let Some(new) = change.new {
+            self.put(&new, &key);
+            self.touch(&new, dirty);
+        }
+    }
+
+    fn take(&mut self, object: &Object, key: &Key) {
+        match object {
+            Object::Namespace(_) => {
+                self.namespaces.remove(&key.name);
+            }
+            Object::Service(service) => {
+                take_nested(&mut self.services, &key.namespace, &key.name);
+                self.unclaim(&service.cluster_ips, &claim(service.created.clone(), AddressOwner::Service(key.clone())));
+            }
+            Object::EndpointSlice(slice) => {
+                let service = service_of(slice);
+                take_nested(&mut self.slices, &service, &key.name);
+                for endpoint in &slice.endpoints {
+                    release(&mut self.slice_addresses, endpoint.address, &service);
+                }
+            }
+            Object::Workload(workload) => {
+                take_nested(&mut self.workloads, &key.namespace, &key.name);
+                let claim = claim(workload.created.clone(), AddressOwner::Workload(key.clone()));
+                self.unclaim(&workload.addresses, &claim);
+                take_member(&mut self.owners, &owner_of(workload), &key.name);
+                for (label, value) in &workload.labels {
+                    let at = (key.namespace.clone(), label.clone(), value.clone());
+                    if let Some(names) = self.labels.get_mut(&at) {
+                        names.remove(&key.name);
+                        if names.is_empty() {
+                            self.labels.remove(&at);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, object: &Object, key: &Key) {
+        match object {
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(key.name.clone(), namespace.clone());
+            }
+            Object::Service(service) => {
+                self.services.entry(key.namespace.clone()).or_default().insert(key.name.clone(), service.clone());
+                self.claim(&service.cluster_ips, &claim(service.created.clone(), AddressOwner::Service(key.clone())));
+            }
+            Object::EndpointSlice(slice) => {
+                let service = service_of(slice);
+                for endpoint in &slice.endpoints {
+                    let services = self.slice_addresses.entry(endpoint.address).or_default();
+                    *services.entry(service.clone()).or_default() += 1;
+                }
+                self.slices.entry(service).or_default().insert(key.name.clone(), slice.clone());
+            }
+            Object::Workload(workload) => {
+                self.workloads.entry(key.namespace.clone()).or_default().insert(key.name.clone(), workload.clone());
+                let claim = claim(workload.created.clone(), AddressOwner::Workload(key.clone()));
+                self.claim(&workload.addresses, &claim);
+                self.owners.entry(owner_of(workload)).or_default().insert(key.name.clone());
+                for (label, value) in &workload.labels {
+                    let at = (key.namespace.clone(), label.clone(), value.clone());
+                    self.labels.entry(at).or_default().insert(key.name.clone());
+                }
+            }
+        }
+    }
+
+    /// Marks what `object` has a part in, while it is in the index.
+    fn touch(&self, object: &Object, dirty: &mut Dirty) {
+        match object {
+            Object::Namespace(namespace) => self.touch_namespace(&namespace.key.name, dirty),
+            Object::Service(service) => {
+                dirty.services.insert(service.key.clone());
+                dirty.addresses.extend(&service.cluster_ips);
+                let selected = self.selected(&service.key.namespace, &service.selector);
+                dirty.owners.extend(selected.map(|workload| owner_of(workload)));
+            }
+            Object::EndpointSlice(slice) => {
+                dirty.services.insert(service_of(slice));
+            }
+            Object::Workload(workload) => {
+                dirty.workloads.insert(workload.key.clone());
+                dirty.owners.insert(owner_of(workload));
+                dirty.addresses.extend(&workload.addresses);
+                dirty.services.extend(self.selecting(workload).map(|service| service.key.clone()));
+                let of_slices = workload.addresses.iter().filter_map(|a| self.slice_addresses.get(a));
+                dirty.services.extend(of_slices.flat_map(BTreeMap::keys).cloned());
+            }
+        }
+    }
+
+    fn touch_namespace(&self, namespace: &Arc<str>, dirty: &mut Dirty) {
+        dirty.namespaces.insert(namespace.clone());
+        dirty.services.extend(self.services.get(namespace).into_iter().flatten().map(|(_, s)| s.key.clone()));
+        for workload in self.workloads.get(namespace).into_iter().flat_map(BTreeMap::values) {
+            dirty.owners.insert(owner_of(workload));
+        }
+    }
+
+    /// The workloads of a namespace that a selector selects, by name.
+    pub(super) fn selected(&self, namespace: &Arc<str>, selector: &Labels) -> impl Iterator<Item = &Arc<Workload>> {
+        let posting = |(label, value): (&Arc<str>, &Arc<str>)| {
+            self.labels.get(&(namespace.clone(), label.clone(), value.clone()))
+        };
+        // The rarest label first; a label nobody has selects nobody.
+        let postings: Option<Vec<_>> = selector.iter().map(posting).collect();
+        let names = postings.and_then(|p| p.into_iter().min_by_key(|names| names.len()));
+        let workloads = self.workloads.get(namespace);
+        names.into_iter().flatten().filter_map(move |name| workloads?.get(name)).filter({
+            let selector = selector.clone();
+            move |workload| selects(&selector, &workload.labels)
+        })
+    }
+
+    /// The services that select a workload, by name.
+    pub(super) fn selecting(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Service>> {
+        let services = self.services.get(&workload.key.namespace).into_iter().flat_map(BTreeMap::values);
+        services.filter(|service| selects(&service.selector, &workload.labels))
+    }
+
+    /// The instances of an owner, by name.
+    pub(super) fn instances(&self, owner: &Key) -> impl Iterator<Item = &Arc<Workload>> {
+        let workloads = self.workloads.get(&owner.namespace);
+        self.owners.get(owner).into_iter().flatten().filter_map(move |name| workloads?.get(name))
+    }
+
+    /// The workload that has an address.
+    pub(super) fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        match &self.claims.get(&address)?.first()?.owner {
+            AddressOwner::Workload(key) => self.workloads.get(&key.namespace)?.get(&key.name),
+            AddressOwner::Service(_) => None,
+        }
+    }
+
+    /// Defaults of a namespace.
+    pub(super) fn policy(&self, namespace: &Arc<str>) -> Policy {
+        self.namespaces.get(namespace).map(|ns| ns.policy.clone()).unwrap_or_default()
+    }
+
+    fn claim(&mut self, addresses: &[IpAddr], claim: &Claim) {
+        for address in addresses {
+            self.claims.entry(*address).or_default().insert(claim.clone());
+        }
+    }
+
+    fn unclaim(&mut self, addresses: &[IpAddr], claim: &Claim) {
+        for address in addresses {
+            if let Some(claims) = self.claims.get_mut(address) {
+                claims.remove(claim);
+                if claims.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+        }
+    }
+}
+
+/// The owner of a workload, which names its inbound listener.
+pub(super) fn owner_of(workload: &Workload) -> Key {
+    Key { namespace: workload.key.namespace.clone(), name: workload.owner.clone() }
+}
+
+fn service_of(slice: &EndpointSlice) -> Key {
+    Key { namespace: slice.key.namespace.clone(), name: slice.service.clone() }
+}
+
+fn claim(created: Option<Arc<str>>, owner: AddressOwner) -> Claim {
+    Claim { young: created.is_none(), created, owner }
+}
+
+fn take_nested<K: Ord, V>(map: &mut BTreeMap<K, BTreeMap<Arc<str>, V>>, outer: &K, inner: &Arc<str>) {
+    if let Some(nested) = map.get_mut(outer) {
+        nested.remove(inner);
+        if nested.is_empty() {
+            map.remove(outer);
+        }
+    }
+}
+
+fn take_member(map: &mut BTreeMap<Key, BTreeSet<Arc<str>>>, key: &Key, member: &Arc<str>) {
+    if let Some(members) = map.get_mut(key) {
+        members.remove(member);
+        if members.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn release(map: &mut HashMap<IpAddr, BTreeMap<Key, u32>>, address: IpAddr, service: &Key) {
+    let Some(services) = map.get_mut(&address) else {
+        return;
+    };
+    if let Some(count) = services.get_mut(service) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            services.remove(service);
+        }
+    }
+    if services.is_empty() {
+        map.remove(&address);
+    }
+}

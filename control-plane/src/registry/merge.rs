@@ -1,0 +1,168 @@
+//! Joins the objects of one service, or of one owner, into what readers see. Pure: index in, view and problems out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::index::{Index, owner_of};
+use super::mesh::{Account, Endpoint, InboundPort, InboundView, PortView, ServiceView, Spread};
+use crate::model::endpoint::SliceEndpoint;
+use crate::model::policy::FailoverLevel;
+use crate::model::service::{ServicePort, TargetPort};
+use crate::model::{Health, Key, Kind, ObjectRef, Port, Problem, Protocol, Service, Severity, Workload};
+
+/// A service with its endpoints. The versions in it are zero.
+pub(super) fn service(index: &Index, service: &Arc<Service>, problems: &mut Vec<Problem>) -> ServiceView {
+    let namespace = index.policy(&service.key.namespace);
+    let policy = service.policy.or(&namespace);
+    let spread = Spread { levels: levels(service, policy.failover.as_deref()), threshold: policy.failover_threshold() };
+    let port = |port: &ServicePort| {
+        let endpoints = endpoints(index, service, port, problems);
+        PortView {
+            port: port.port,
+            protocol: service.policy.protocol_of(port.port, port.protocol, &namespace),
+            accounts: Arc::new(endpoints.iter().filter_map(|e| e.account.clone()).collect()),
+            endpoints: endpoints.into(),
+            endpoints_changed: 0,
+            accounts_changed: 0,
+        }
+    };
+    let ports = service.ports.iter().map(port).collect();
+    ServiceView { service: service.clone(), policy, spread, ports, changed: 0, spread_changed: 0 }
+}
+
+/// The levels of failover: the annotation, else what `spec.trafficDistribution` asks for. A lone `any` is all alike.
+fn levels(service: &Service, annotated: Option<&[FailoverLevel]>) -> Vec<FailoverLevel> {
+    match annotated {
+        Some([FailoverLevel::Any]) => Vec::new(),
+        Some(levels) => levels.to_vec(),
+        None if service.prefer_close => vec![FailoverLevel::Zone, FailoverLevel::Region, FailoverLevel::Any],
+        None => Vec::new(),
+    }
+}
+
+/// Endpoints of one port: of workloads the service selects, then of its slices, where they add an address.
+fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mut Vec<Problem>) -> Vec<Endpoint> {
+    let mut found = BTreeMap::new();
+    let mut unnamed = 0_usize;
+    for workload in index.selected(&service.key.namespace, &service.selector) {
+        let Some(target) = target_port(workload, &port.target) else {
+            unnamed = unnamed.saturating_add(1);
+            continue;
+        };
+        for address in &workload.addresses {
+            // An address two workloads have is the older one's.
+            if index.workload_at(*address).is_some_and(|owner| owner.key == workload.key) {
+                found.insert((*address, target), Endpoint::of(workload, *address, target));
+            }
+        }
+    }
+    if let (TargetPort::Name(name), 1..) = (&port.target, unnamed) {
+        let reason = format!("{unnamed} of the workloads it selects have no port named \"{name}\"");
+        let object = ObjectRef { kind: Kind::Service, key: service.key.clone() };
+        problems.push(Problem::new(
+            Severity::Warning,
+            object,
+            &format!("spec.ports[{}].targetPort", port.port),
+            reason,
+        ));
+    }
+    for slice in index.slices.get(&service.key).into_iter().flat_map(BTreeMap::values) {
+        for slice_port in slice.ports.iter().filter(|p| p.name == port.name) {
+            for endpoint in &slice.endpoints {
+                let at = (endpoint.address, slice_port.port);
+                found.entry(at).or_insert_with(|| of_slice(index, endpoint, slice_port.port));
+            }
+        }
+    }
+    let mut endpoints: Vec<_> = found.into_values().collect();
+    if service.publish_unready {
+        for endpoint in endpoints.iter_mut().filter(|e| e.health == Health::Unready) {
+            endpoint.health = Health::Ready;
+        }
+    }
+    endpoints
+}
+
+fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
+    let workload = index.workload_at(endpoint.address);
+    let locality = match workload {
+        Some(workload) if endpoint.locality.zone.is_empty() => workload.locality.clone(),
+        Some(_) | None => endpoint.locality.clone(),
+    };
+    Endpoint {
+        address: endpoint.address,
+        port,
+        health: endpoint.health,
+        weight: workload.map_or(1, |w| w.weight),
+        locality,
+        account: workload.and_then(|w| Account::of(w)),
+        workload: workload.map(|w| owner_of(w)),
+    }
+}
+
+fn target_port(workload: &Workload, target: &TargetPort) -> Option<Port> {
+    match target {
+        TargetPort::Number(port) => Some(*port),
+        TargetPort::Name(name) => workload.ports.iter().find(|p| p.name == *name).map(|p| p.port),
+    }
+}
+
+/// What the instances of an owner accept: ports of the services that select them, then ports they declare themselves.
+/// None when the owner has no instance.
+pub(super) fn inbound(index: &Index, owner: &Key, problems: &mut Vec<Problem>) -> Option<InboundView> {
+    let namespace = index.policy(&owner.namespace);
+    let mut ports = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut none = true;
+    for workload in index.instances(owner) {
+        none = false;
+        // Replicas are alike; what is alike is looked at once.
+        let own: Vec<_> = workload.ports.iter().map(|p| (p.name.clone(), p.port)).collect();
+        if !seen.insert((workload.labels.clone(), own)) {
+            continue;
+        }
+        let mut services: Vec<_> = index.selecting(workload).collect();
+        services.sort_by_key(|s| (s.created.is_none(), s.created.clone(), s.key.clone()));
+        for service in services {
+            for port in &service.ports {
+                if let Some(target) = target_port(workload, &port.target) {
+                    let protocol = service.policy.protocol_of(port.port, port.protocol, &namespace);
+                    let mtls = service.policy.or(&namespace).mtls();
+                    let new = InboundPort { protocol, mtls, service: Some(service.key.clone()) };
+                    join(&mut ports, target, new, problems);
+                }
+            }
+        }
+        for port in &workload.ports {
+            let declared = port.protocol.or(namespace.protocol);
+            let protocol = declared.unwrap_or_else(|| Protocol::undeclared(port.port));
+            ports.entry(port.port).or_insert(InboundPort { protocol, mtls: namespace.mtls(), service: None });
+        }
+    }
+    (!none).then(|| InboundView { ports, mtls: namespace.mtls(), changed: 0 })
+}
+
+/// Adds what a service says of a port: the oldest service's protocol counts, and the strictest mTLS mode of all.
+fn join(ports: &mut BTreeMap<Port, InboundPort>, port: Port, new: InboundPort, problems: &mut Vec<Problem>) {
+    let Some(known) = ports.get_mut(&port) else {
+        ports.insert(port, new);
+        return;
+    };
+    known.mtls = known.mtls.max(new.mtls);
+    let (Some(winner), Some(loser)) = (known.service.clone(), new.service) else {
+        known.protocol = new.protocol;
+        return;
+    };
+    if known.protocol != new.protocol && winner != loser {
+        let reason = format!(
+            "it says {} is spoken at port {port} of its workloads; the older Service {winner} says {}, which is used there",
+            new.protocol, known.protocol
+        );
+        problems.push(Problem::new(
+            Severity::Warning,
+            ObjectRef { kind: Kind::Service, key: loser },
+            "spec.ports",
+            reason,
+        ));
+    }
+}

@@ -1,0 +1,246 @@
+//! The writer: takes in what sources say and keeps the newest mesh. Sans-IO; the task around it is in `mod.rs`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tulle_proto::ResourceType;
+
+use super::addresses::AddressEntry;
+use super::index::{Dirty, Index};
+use super::merge;
+use super::mesh::{AddressOwner, InboundView, Mesh, NamespaceView, ServiceView, WorkloadView};
+use super::store::{SourceId, Store};
+use crate::model::{Delta, Key, Kind, ObjectRef, Problem, Severity};
+
+/// Applies deltas and builds meshes.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    store: Store,
+    index: Index,
+    dirty: Dirty,
+    mesh: Mesh,
+    /// Problems by source; those of joins by what was joined.
+    reported: BTreeMap<SourceId, Vec<Problem>>,
+    of_services: BTreeMap<Key, Vec<Problem>>,
+    of_owners: BTreeMap<Key, Vec<Problem>>,
+    of_addresses: BTreeMap<IpAddr, Vec<Problem>>,
+}
+
+impl Writer {
+    /// Takes in one step of a source. Nothing is built before [`Self::build`].
+    pub(crate) fn apply(&mut self, source: SourceId, delta: Delta) {
+        let changes = match delta {
+            Delta::Reset(items) => self.store.reset(source, items),
+            Delta::Upsert(item) => self.store.upsert(source, item).into_iter().collect(),
+            Delta::Remove(origin, reference) => self.store.remove(source, origin, reference).into_iter().collect(),
+            Delta::Problems(problems) => {
+                self.reported.insert(source, problems);
+                Vec::new()
+            }
+        };
+        for change in changes {
+            self.index.apply(change, &mut self.dirty);
+        }
+    }
+
+    /// Builds what the steps since the last call touched, and returns the mesh of now.
+    pub(crate) fn build(&mut self) -> Arc<Mesh> {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.mesh.version = self.mesh.version.saturating_add(1);
+        for namespace in &dirty.namespaces {
+            let policy = Arc::new(self.index.policy(namespace));
+            let version = self.mesh.version;
+            let view = self.namespace(namespace);
+            (view.policy, view.policy_changed) = (policy, version);
+        }
+        for key in &dirty.workloads {
+            self.build_workload(key);
+        }
+        for key in &dirty.services {
+            self.build_service(key);
+        }
+        for owner in &dirty.owners {
+            self.build_inbound(owner);
+        }
+        for address in &dirty.addresses {
+            self.build_address(*address);
+        }
+        let index = &self.index;
+        self.mesh.namespaces.retain(|name, view| !view.is_empty() || index.namespaces.contains_key(name));
+        self.mesh.problems = self.problems().into();
+        Arc::new(self.mesh.clone())
+    }
+
+    fn namespace(&mut self, name: &Arc<str>) -> &mut NamespaceView {
+        Arc::make_mut(self.mesh.namespaces.entry(name.clone()).or_default())
+    }
+
+    fn build_workload(&mut self, key: &Key) {
+        let version = self.mesh.version;
+        let workload = self.index.workloads.get(&key.namespace).and_then(|w| w.get(&key.name)).cloned();
+        let workloads = &mut self.namespace(&key.namespace).workloads;
+        match workload {
+            Some(workload) => {
+                workloads.insert(key.name.clone(), Arc::new(WorkloadView { workload, changed: version }));
+            }
+            None => {
+                workloads.remove(&key.name);
+                self.mesh.removed = version;
+            }
+        }
+    }
+
+    fn build_service(&mut self, key: &Key) {
+        let version = self.mesh.version;
+        let service = self.index.services.get(&key.namespace).and_then(|s| s.get(&key.name));
+        let mut problems = Vec::new();
+        let new = service.map(|service| merge::service(&self.index, service, &mut problems));
+        keep(&mut self.of_services, key, problems);
+        let old = self.mesh.service(key).cloned();
+        match (old, new) {
+            (old, Some(mut new)) => {
+                let mut touched = Touched::default();
+                date(old.as_deref(), &mut new, version, &mut touched);
+                touched.note(&mut self.mesh, version);
+                self.namespace(&key.namespace).services.insert(key.name.clone(), Arc::new(new));
+            }
+            (Some(_), None) => {
+                self.namespace(&key.namespace).services.remove(&key.name);
+                Touched::all().note(&mut self.mesh, version);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn build_inbound(&mut self, owner: &Key) {
+        let version = self.mesh.version;
+        let mut problems = Vec::new();
+        let new = merge::inbound(&self.index, owner, &mut problems);
+        keep(&mut self.of_owners, owner, problems);
+        let old = self.mesh.inbound(owner).cloned();
+        match (old, new) {
+            (Some(old), Some(new)) if old.ports == new.ports && old.mtls == new.mtls => {}
+            (_, Some(new)) => {
+                let view = Arc::new(InboundView { changed: version, ..new });
+                self.namespace(&owner.namespace).inbound.insert(owner.name.clone(), view);
+            }
+            (Some(_), None) => {
+                self.namespace(&owner.namespace).inbound.remove(&owner.name);
+                self.mesh.removed = version;
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn build_address(&mut self, address: IpAddr) {
+        let version = self.mesh.version;
+        let claims = self.index.claims.get(&address);
+        let owner = claims.and_then(|c| c.first()).map(|claim| claim.owner.clone());
+        let mut problems = Vec::new();
+        if let Some(owner) = &owner {
+            let losers = claims.into_iter().flatten().skip(1);
+            problems.extend(losers.map(|claim| address_conflict(address, &claim.owner, owner)));
+        }
+        keep(&mut self.of_addresses, &address, problems);
+        let old = self.mesh.addresses.get(address).map(|entry| entry.owner.clone());
+        if old == owner {
+            return;
+        }
+        if old.is_some() {
+            self.mesh.removed = version;
+        }
+        self.mesh.addresses.set(address, owner.map(|owner| AddressEntry { owner, since: version }));
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let joined = self.of_services.values().chain(self.of_owners.values()).chain(self.of_addresses.values());
+        let mut problems: Vec<_> = self.reported.values().chain(joined).flatten().cloned().collect();
+        problems.extend(self.store.problems());
+        problems.sort_by(|a, b| (&a.place, &a.object, &a.field).cmp(&(&b.place, &b.object, &b.field)));
+        problems.dedup();
+        problems
+    }
+}
+
+/// Types of resource that a step touched.
+#[derive(Default)]
+struct Touched {
+    spec: bool,
+    accounts: bool,
+    endpoints: bool,
+    removed: bool,
+}
+
+impl Touched {
+    const fn all() -> Self {
+        Self { spec: true, accounts: true, endpoints: true, removed: true }
+    }
+
+    fn note(&self, mesh: &mut Mesh, version: u64) {
+        if self.removed {
+            mesh.removed = version;
+        }
+        for (ty, changed) in ResourceType::ALL.iter().zip(&mut mesh.changed) {
+            let touched = match ty {
+                ResourceType::Secret => false,
+                ResourceType::Cluster => self.spec || self.accounts,
+                ResourceType::Endpoint => self.endpoints,
+                ResourceType::Listener | ResourceType::Route => self.spec,
+            };
+            if touched {
+                *changed = version;
+            }
+        }
+    }
+}
+
+/// Sets the versions in `new`: those of `old` for what is the same, `version` for what is not.
+fn date(old: Option<&ServiceView>, new: &mut ServiceView, version: u64, touched: &mut Touched) {
+    let same_spec = old.is_some_and(|old| same_spec(old, new));
+    let same_spread = old.is_some_and(|old| old.spread == new.spread);
+    (new.changed, new.spread_changed) = (version, version);
+    if let Some(old) = old {
+        new.changed = if same_spec { old.changed } else { version };
+        new.spread_changed = if same_spread { old.spread_changed } else { version };
+        touched.removed |= old.ports.iter().any(|port| new.port(port.port).is_none());
+    }
+    touched.spec |= !same_spec;
+    touched.endpoints |= !same_spread;
+    for port in &mut new.ports {
+        let old = old.and_then(|old| old.port(port.port));
+        (port.endpoints_changed, port.accounts_changed) = match old {
+            Some(old) if old.endpoints == port.endpoints => (old.endpoints_changed, old.accounts_changed),
+            Some(old) if old.accounts == port.accounts => (version, old.accounts_changed),
+            Some(_) | None => (version, version),
+        };
+        touched.endpoints |= port.endpoints_changed == version;
+        touched.accounts |= port.accounts_changed == version;
+    }
+}
+
+/// Whether listeners, routes and clusters of the two are made of the same.
+fn same_spec(a: &ServiceView, b: &ServiceView) -> bool {
+    let ports = |view: &ServiceView| view.ports.iter().map(|p| (p.port, p.protocol)).collect::<Vec<_>>();
+    a.policy == b.policy && a.service.cluster_ips == b.service.cluster_ips && ports(a) == ports(b)
+}
+
+fn keep<K: Ord + Clone>(all: &mut BTreeMap<K, Vec<Problem>>, key: &K, problems: Vec<Problem>) {
+    if problems.is_empty() {
+        all.remove(key);
+    } else {
+        all.insert(key.clone(), problems);
+    }
+}
+
+fn address_conflict(address: IpAddr, loser: &AddressOwner, winner: &AddressOwner) -> Problem {
+    let (object, field) = match loser {
+        AddressOwner::Service(key) => (ObjectRef { kind: Kind::Service, key: key.clone() }, "spec.clusterIP"),
+        AddressOwner::Workload(key) => (ObjectRef { kind: Kind::Workload, key: key.clone() }, "spec.addresses"),
+    };
+    let winner = match winner {
+        AddressOwner::Service(key) => ObjectRef { kind: Kind::Service, key: key.clone() },
+        AddressOwner::Workload(key) => ObjectRef { kind: Kind::Workload, key: key.clone() },
+    };
+    Problem::new(Severity::Error, object, field, format!("{address} is an address of the older {winner}"))
+}

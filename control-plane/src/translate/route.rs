@@ -1,0 +1,162 @@
+//! Routes of a service port: where a request goes, how long it may take, and what is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tulle_proto::envoy::config::route::v3::retry_policy::RetryBackOff;
+use tulle_proto::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
+use tulle_proto::envoy::config::route::v3::{
+    HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, header_matcher, route,
+    route_match,
+};
+
+use super::input::Subject;
+use super::scope::ClientKind;
+use super::wire;
+use crate::model::Policy;
+use crate::model::policy::{Backoff, RetryOn};
+
+/// The routes of one port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RouteInput {
+    name: Arc<str>,
+    action: ActionInput,
+}
+
+/// One route's action.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ActionInput {
+    cluster: Arc<str>,
+    grpc_client: bool,
+    timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    per_try_timeout: Option<Duration>,
+    retry_on: Vec<RetryOn>,
+    retry_limit: u32,
+    backoff: Backoff,
+}
+
+pub(super) fn input(client: ClientKind, name: Arc<str>, subject: &Subject) -> RouteInput {
+    RouteInput { name, action: action(client, subject.cluster.clone(), &subject.policy) }
+}
+
+pub(super) fn action(client: ClientKind, cluster: Arc<str>, policy: &Policy) -> ActionInput {
+    ActionInput {
+        cluster,
+        grpc_client: client == ClientKind::Grpc,
+        timeout: policy.timeout,
+        idle_timeout: policy.idle_timeout,
+        per_try_timeout: policy.per_try_timeout.filter(|timeout| !timeout.is_zero()),
+        retry_on: policy.retry_on(),
+        retry_limit: policy.retry_limit(),
+        backoff: policy.retry_backoff(),
+    }
+}
+
+impl RouteInput {
+    pub(super) fn build(&self) -> RouteConfiguration {
+        RouteConfiguration {
+            name: self.name.to_string(),
+            virtual_hosts: vec![virtual_host(&self.name, vec!["*".to_owned()], self.action.build())],
+            ..RouteConfiguration::default()
+        }
+    }
+}
+
+impl ActionInput {
+    pub(super) fn build(&self) -> RouteAction {
+        let limit = self.timeout.filter(|timeout| !timeout.is_zero());
+        // A gRPC client takes its limit from here and refuses a policy of no retries (gRFC A44).
+        let stream_limit = limit.filter(|_| self.grpc_client).map(|limit| MaxStreamDuration {
+            max_stream_duration: Some(wire::duration(limit)),
+            ..MaxStreamDuration::default()
+        });
+        RouteAction {
+            timeout: Some(wire::duration(limit.unwrap_or_default())),
+            idle_timeout: self.idle_timeout.map(wire::duration),
+            retry_policy: (self.retry_limit > 0 || !self.grpc_client).then(|| self.retry_policy()),
+            max_stream_duration: stream_limit,
+            ..plain_route(&self.cluster)
+        }
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        let statuses = |on: &RetryOn| match on {
+            RetryOn::Status(first, last) => u32::from(*first)..u32::from(*last).saturating_add(1),
+            _ => 0..0,
+        };
+        let headers = self.retry_on.iter().filter_map(|on| match on {
+            RetryOn::Header(name) => Some(has_header(name)),
+            _ => None,
+        });
+        RetryPolicy {
+            retry_on: conditions(&self.retry_on),
+            num_retries: Some(wire::number(self.retry_limit)),
+            per_try_timeout: self.per_try_timeout.map(wire::duration),
+            retriable_status_codes: self.retry_on.iter().flat_map(statuses).collect(),
+            retriable_headers: headers.collect(),
+            retry_back_off: Some(RetryBackOff {
+                base_interval: Some(wire::duration(self.backoff.base)),
+                max_interval: Some(wire::duration(self.backoff.max)),
+            }),
+            ..RetryPolicy::default()
+        }
+    }
+}
+
+/// The list of conditions, in Envoy's words, each once.
+fn conditions(on: &[RetryOn]) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for condition in on {
+        let word = match condition {
+            RetryOn::ConnectFailure => "connect-failure",
+            RetryOn::RefusedStream => "refused-stream",
+            RetryOn::ResetBeforeRequest => "reset-before-request",
+            RetryOn::Reset => "reset",
+            RetryOn::ServerError => "5xx",
+            RetryOn::GatewayError => "gateway-error",
+            RetryOn::Retriable4xx => "retriable-4xx",
+            RetryOn::Header(_) => "retriable-headers",
+            RetryOn::Status(..) => "retriable-status-codes",
+            RetryOn::Grpc(name) => name,
+        };
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words.join(",")
+}
+
+fn has_header(name: &str) -> HeaderMatcher {
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(header_matcher::HeaderMatchSpecifier::PresentMatch(true)),
+        ..HeaderMatcher::default()
+    }
+}
+
+/// To `cluster`, without a limit.
+pub(super) fn plain_route(cluster: &str) -> RouteAction {
+    RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        timeout: Some(wire::duration(Duration::ZERO)),
+        ..RouteAction::default()
+    }
+}
+
+/// A virtual host with one route for everything.
+pub(super) fn virtual_host(name: &str, domains: Vec<String>, action: RouteAction) -> VirtualHost {
+    VirtualHost {
+        name: name.to_owned(),
+        domains,
+        routes: vec![Route {
+            r#match: Some(RouteMatch {
+                path_specifier: Some(route_match::PathSpecifier::Prefix("/".to_owned())),
+                ..RouteMatch::default()
+            }),
+            action: Some(route::Action::Route(action)),
+            ..Route::default()
+        }],
+        ..VirtualHost::default()
+    }
+}
