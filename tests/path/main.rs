@@ -2,3 +2,6 @@
 
 /// Resources of the scripted control plane, as the proxy compiles them.
 mod resources;
+
+/// One request through two sidecars.
+mod pair;
