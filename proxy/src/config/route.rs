@@ -260,6 +260,8 @@ pub struct RetryOn {
     pub statuses: Vec<(u16, u16)>,
     /// gRPC statuses in a reply without body.
     pub grpc: Vec<u8>,
+    /// Header fields of the reply, in lower case, any of which calls for another attempt.
+    pub headers: Vec<Box<str>>,
 }
 
 impl Default for RetryOn {
@@ -271,6 +273,7 @@ impl Default for RetryOn {
             reset: false,
             statuses: Vec::new(),
             grpc: Vec::new(),
+            headers: Vec::new(),
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Facts {
     pub inbound_config: bool,
     /// The snapshot in force came, at least in part, from the last-good file.
     pub from_last_good: bool,
+    /// Times the last-good file was written.
+    pub saves: u64,
     /// Generation of the snapshot in force.
     pub generation: u64,
     /// Responses accepted, and refused.

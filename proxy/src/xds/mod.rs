@@ -306,10 +306,10 @@ impl Control {
 
     fn save(&mut self) {
         self.save_at = None;
-        if let Some(file) = &self.file
-            && let Err(error) = file.save(self.session.saved(), SystemTime::now())
-        {
-            warn!(%error, "cannot write the last-good file");
+        let Some(file) = &self.file else { return };
+        match file.save(self.session.saved(), SystemTime::now()) {
+            Ok(()) => self.status.update(|facts| facts.saves = facts.saves.saturating_add(1)),
+            Err(error) => warn!(%error, "cannot write the last-good file"),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::endpoint::Assignment;
 use super::listener::RouteSource;
 use super::{ListenerEntry, Published, Store};
 use crate::config::cluster::Cluster;
@@ -53,17 +54,24 @@ impl Store {
     /// Joins clusters with their endpoints where either changed.
     fn build_clusters(&mut self) {
         for entry in self.clusters.values_mut() {
-            let endpoints = match &entry.spec.assignment {
-                None => &entry.spec.cluster.endpoints,
+            let cluster = &entry.spec.cluster;
+            let (endpoints, threshold) = match &entry.spec.assignment {
+                None => (&cluster.endpoints, cluster.failover_threshold_percent),
                 Some(name) => match self.endpoints.get(name) {
-                    Some(endpoints) => endpoints,
+                    Some(Assignment { endpoints, threshold_percent }) => {
+                        (endpoints, threshold_percent.unwrap_or(cluster.failover_threshold_percent))
+                    }
                     None => continue,
                 },
             };
             let current =
                 entry.built.as_ref().is_some_and(|built| !entry.fresh && Arc::ptr_eq(&built.endpoints, endpoints));
             if !current {
-                let built = Cluster { endpoints: Arc::clone(endpoints), ..entry.spec.cluster.clone() };
+                let built = Cluster {
+                    endpoints: Arc::clone(endpoints),
+                    failover_threshold_percent: threshold,
+                    ..cluster.clone()
+                };
                 if entry.built.as_deref() != Some(&built) {
                     entry.built = Some(Arc::new(built));
                 }

@@ -17,10 +17,10 @@ use tulle_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::
 use tulle_proto::google::protobuf::UInt32Value;
 use tulle_proto::names;
 
-use super::{endpoint, fields};
+use super::endpoint::{self, Assignment};
+use super::fields;
 use crate::base::protocol::Protocol;
 use crate::config::cluster::{Cluster, HttpVersion, Limits, Policy, RetryBudget};
-use crate::config::endpoint::Endpoints;
 use crate::config::reject::{Fault, Within};
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
@@ -73,7 +73,7 @@ pub(super) fn compile(cluster: &cds::Cluster) -> Result<ClusterSpec, Fault> {
     fields::unset("transport_socket_matches", !cluster.transport_socket_matches.is_empty())?;
     fields::unset("load_balancing_policy", cluster.load_balancing_policy.is_some())?;
     fields::unset("lb_subset_config", cluster.lb_subset_config.is_some())?;
-    let (assignment, endpoints) = discovery(cluster)?;
+    let (assignment, inline) = discovery(cluster)?;
     let metadata = cluster.metadata.as_ref();
     let protocol = match fields::text(metadata, "protocol")? {
         None => Protocol::Auto,
@@ -95,13 +95,13 @@ pub(super) fn compile(cluster: &cds::Cluster) -> Result<ClusterSpec, Fault> {
         idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
         limits,
         budget,
-        failover_threshold_percent: FAILOVER_THRESHOLD_PERCENT,
-        endpoints: Arc::new(endpoints),
+        failover_threshold_percent: inline.threshold_percent.unwrap_or(FAILOVER_THRESHOLD_PERCENT),
+        endpoints: inline.endpoints,
     };
     Ok(ClusterSpec { cluster: compiled, assignment })
 }
 
-fn discovery(cluster: &cds::Cluster) -> Result<(Option<Arc<str>>, Endpoints), Fault> {
+fn discovery(cluster: &cds::Cluster) -> Result<(Option<Arc<str>>, Assignment), Fault> {
     let Some(ClusterDiscoveryType::Type(number)) = cluster.cluster_discovery_type else {
         return Err(Fault::unsupported("cluster_type"));
     };
@@ -109,7 +109,7 @@ fn discovery(cluster: &cds::Cluster) -> Result<(Option<Arc<str>>, Endpoints), Fa
         Ok(DiscoveryType::Eds) => {
             let eds = cluster.eds_cluster_config.as_ref().ok_or_else(|| Fault::missing("eds_cluster_config"))?;
             let name = if eds.service_name.is_empty() { &cluster.name } else { &eds.service_name };
-            Ok((Some(name.as_str().into()), Endpoints::default()))
+            Ok((Some(name.as_str().into()), Assignment::default()))
         }
         Ok(DiscoveryType::Static) => {
             let assignment = cluster.load_assignment.as_ref().ok_or_else(|| Fault::missing("load_assignment"))?;

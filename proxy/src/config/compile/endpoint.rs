@@ -22,12 +22,21 @@ use crate::config::reject::{Fault, Within};
 /// Highest priority number; Envoy's limit.
 const LOWEST_PRIORITY: u32 = 128;
 
+/// Endpoints, and what their assignment says about spilling to the next priority.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Assignment {
+    /// The endpoints.
+    pub(super) endpoints: Arc<Endpoints>,
+    /// Share of healthy endpoints below which a priority spills over; none: the cluster's.
+    pub(super) threshold_percent: Option<u32>,
+}
+
 /// Compiles an assignment. An address that is listed twice counts once, as the first entry says.
 ///
 /// # Errors
 /// When an address is not an IP address and port, an identity is not a SPIFFE id, or a field asks for something that
 /// would have to be ignored. An endpoint is never dialled without TLS because its identity could not be read.
-pub(super) fn compile(assignment: &eds::ClusterLoadAssignment) -> Result<Endpoints, Fault> {
+pub(super) fn compile(assignment: &eds::ClusterLoadAssignment) -> Result<Assignment, Fault> {
     let drops = assignment.policy.as_ref().is_some_and(|policy| !policy.drop_overloads.is_empty());
     fields::unset("policy.drop_overloads", drops)?;
     let mut seen = HashSet::new();
@@ -35,7 +44,16 @@ pub(super) fn compile(assignment: &eds::ClusterLoadAssignment) -> Result<Endpoin
     for (index, group) in assignment.endpoints.iter().enumerate() {
         locality(group, &mut seen, &mut list).within_item("endpoints", index)?;
     }
-    Ok(Endpoints { list })
+    // Envoy states the threshold as a factor in percent: a priority is full as long as factor x healthy share >= 100.
+    let factor = assignment.policy.as_ref().and_then(|policy| policy.overprovisioning_factor);
+    let threshold = factor.map(|factor| f64::from(10_000u32) / f64::from(factor.value.max(1)));
+    Ok(Assignment { endpoints: Arc::new(Endpoints { list }), threshold_percent: threshold.map(percent) })
+}
+
+/// A share, rounded, at most 100.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100")]
+const fn percent(share: f64) -> u32 {
+    share.clamp(0.0, 100.0).round() as u32
 }
 
 fn locality(

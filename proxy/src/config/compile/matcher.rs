@@ -51,7 +51,8 @@ fn path(specifier: Option<&PathSpecifier>) -> Result<PathMatch, Fault> {
     }
 }
 
-fn header(matcher: &rds::HeaderMatcher) -> Result<HeaderMatch, Fault> {
+/// Compiles a condition on a header field.
+pub(super) fn header(matcher: &rds::HeaderMatcher) -> Result<HeaderMatch, Fault> {
     fields::unset("treat_missing_header_as_empty", matcher.treat_missing_header_as_empty)?;
     let name = matcher.name.to_ascii_lowercase();
     if name.is_empty() || (name.starts_with(':') && name != ":method") {

@@ -62,10 +62,10 @@ use tulle_proto::{Any, ResourceType, names};
 use super::ClusterId;
 use super::Snapshot;
 use super::cluster::Cluster;
-use super::endpoint::Endpoints;
 use super::listener::{Inbound, Outbound};
 use super::reject::{Fault, Rejected};
 use cluster::ClusterSpec;
+use endpoint::Assignment;
 use ids::Ids;
 use listener::{ListenerSpec, RouteSource};
 use route::RoutesSpec;
@@ -82,7 +82,7 @@ pub struct Store {
     listeners: HashMap<Arc<str>, ListenerEntry>,
     routes: HashMap<Arc<str>, RoutesSpec>,
     clusters: HashMap<Arc<str>, ClusterEntry>,
-    endpoints: HashMap<Arc<str>, Arc<Endpoints>>,
+    endpoints: HashMap<Arc<str>, Assignment>,
     /// Fills the slots of numbers that are not in use.
     unused: Arc<Cluster>,
     /// A listener leads to other clusters than it did.
@@ -151,7 +151,7 @@ impl Store {
             }
             ResourceType::Endpoint => {
                 let message = decode(kind, name, resource, |m: &ClusterLoadAssignment| &m.cluster_name)?;
-                self.endpoints.insert(Arc::clone(name), Arc::new(endpoint::compile(&message)?));
+                self.endpoints.insert(Arc::clone(name), endpoint::compile(&message)?);
             }
             ResourceType::Listener => {
                 let message = decode(kind, name, resource, |m: &Listener| &m.name)?;

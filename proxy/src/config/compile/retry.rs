@@ -11,8 +11,9 @@ use std::time::Duration;
 use tulle_proto::envoy::config::route::v3 as rds;
 
 use super::fields::{self, printable};
-use crate::config::reject::Fault;
-use crate::config::route::{RetryOn, RetryPolicy};
+use super::matcher;
+use crate::config::reject::{Fault, Within};
+use crate::config::route::{HeaderMatch, RetryOn, RetryPolicy, ValueMatch};
 
 /// Most retries a policy may ask for; more would only multiply an outage.
 const MOST_RETRIES: u32 = 10;
@@ -48,7 +49,6 @@ pub(super) fn compile(policy: Option<&rds::RetryPolicy>) -> Result<RetryPolicy, 
     let Some(policy) = policy else {
         return Ok(RetryPolicy { on: nothing(), limit: 0, ..RetryPolicy::default() });
     };
-    fields::unset("retriable_headers", !policy.retriable_headers.is_empty())?;
     fields::unset("retriable_request_headers", !policy.retriable_request_headers.is_empty())?;
     let back_off = policy.retry_back_off.as_ref();
     let base = fields::nonzero(back_off.and_then(|b| b.base_interval.as_ref()), "retry_back_off.base_interval")?
@@ -75,6 +75,7 @@ const fn nothing() -> RetryOn {
         reset: false,
         statuses: Vec::new(),
         grpc: Vec::new(),
+        headers: Vec::new(),
     }
 }
 
@@ -93,6 +94,7 @@ fn conditions(policy: &rds::RetryPolicy) -> Result<RetryOn, Fault> {
             "5xx" => broad(&mut on, (500, 599)),
             "gateway-error" => broad(&mut on, (502, 504)),
             "retriable-4xx" => on.statuses.push((409, 409)),
+            "retriable-headers" => headers(&policy.retriable_headers, &mut on)?,
             "retriable-status-codes" => statuses(&policy.retriable_status_codes, &mut on)?,
             _ => {
                 let status = GRPC.iter().find(|(name, _)| *name == word).map(|(_, status)| *status);
@@ -110,6 +112,16 @@ fn broad(on: &mut RetryOn, statuses: (u16, u16)) {
     on.reset_before_request = true;
     on.reset = true;
     on.statuses.push(statuses);
+}
+
+/// Adds header fields whose presence calls for another attempt.
+fn headers(matchers: &[rds::HeaderMatcher], on: &mut RetryOn) -> Result<(), Fault> {
+    for (index, matcher) in matchers.iter().enumerate() {
+        let HeaderMatch { name, value, invert } = matcher::header(matcher).within_item("retriable_headers", index)?;
+        fields::unset("retriable_headers", value != ValueMatch::Present || invert)?;
+        on.headers.push(name);
+    }
+    Ok(())
 }
 
 /// Adds single statuses, neighbours joined to ranges.

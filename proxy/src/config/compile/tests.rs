@@ -139,7 +139,7 @@ fn endpoints_keep_priority_weight_health_and_identity() {
         ],
         ..Default::default()
     };
-    let list = endpoint::compile(&assignment).unwrap().list;
+    let list = endpoint::compile(&assignment).unwrap().endpoints.list.clone();
     assert_eq!(list.len(), 3, "an address counts once");
     let (first, plain, second) = (&list[0], &list[1], &list[2]);
     assert_eq!(first.identity.as_ref().unwrap().as_str(), id);
@@ -147,6 +147,22 @@ fn endpoints_keep_priority_weight_health_and_identity() {
     assert_eq!((&*first.workload, &*first.namespace), ("reviews-v1", "shop"));
     assert_eq!((plain.weight, plain.health, &plain.identity), (1, Health::Healthy, &None));
     assert_eq!((second.priority, second.health, &*second.zone), (1, Health::Draining, "b"));
+}
+
+#[test]
+fn an_assignment_says_when_to_spill_over() {
+    let mut store = service("http");
+    assert_eq!(snapshot(&mut store).clusters[0].failover_threshold_percent, 70);
+    for (factor, percent) in [(143, 70), (200, 50), (100, 100), (0, 100)] {
+        let mut assignment = endpoints(NAME, &["10.0.0.1:8080"]);
+        assignment.policy = Some(eds::cluster_load_assignment::Policy {
+            overprovisioning_factor: Some(google::UInt32Value { value: factor }),
+            ..Default::default()
+        });
+        put(&mut store, ResourceType::Endpoint, NAME, &assignment).unwrap();
+        let now = store.snapshot(std::iter::empty());
+        assert_eq!(now.map_or(percent, |now| now.clusters[0].failover_threshold_percent), percent);
+    }
 }
 
 #[test]
@@ -189,7 +205,8 @@ fn routes_compile_to_matchers_actions_and_retries() {
             ..Default::default()
         })),
         retry_policy: Some(rds::RetryPolicy {
-            retry_on: "retriable-status-codes, unavailable,5xx".into(),
+            retry_on: "retriable-status-codes, unavailable,5xx,retriable-headers".into(),
+            retriable_headers: vec![rds::HeaderMatcher { name: "X-Retry".into(), ..Default::default() }],
             retriable_status_codes: vec![504, 429, 503],
             per_try_timeout: Some(google::Duration { seconds: 0, nanos: 250_000_000 }),
             ..Default::default()
@@ -205,6 +222,7 @@ fn routes_compile_to_matchers_actions_and_retries() {
     assert_eq!((&*header.name, &header.value, header.invert), ("x-canary", &ValueMatch::Present, true));
     assert!(matches!(&first.action, Action::Weighted { clusters, total: 100 } if clusters.len() == 2));
     assert_eq!(first.timeout, Some(Duration::from_secs(15)), "Envoy's default where none is given");
+    assert_eq!(first.retry.on.headers, ["x-retry".into()]);
     assert_eq!(first.retry.on.statuses, [(429, 429), (503, 504), (500, 599)]);
     assert_eq!((first.retry.on.grpc.as_slice(), first.retry.limit), ([14].as_slice(), 1));
     assert_eq!(first.retry.per_try_timeout, Some(Duration::from_millis(250)));

@@ -360,3 +360,45 @@ fn the_trust_bundle_is_taken_from_its_secret_only() {
     assert!(matches!(outcome, Outcome::Nacked(text) if text.starts_with("sds ROOTCA: validation_context.trusted_ca")));
     assert!(session.bundle().is_none());
 }
+
+proptest::proptest! {
+    /// Whatever bytes come under whatever type: no panic, and a snapshot that keeps its promises.
+    #[test]
+    fn arbitrary_and_mutilated_resources_never_panic(
+        kind in 0..ResourceType::ALL.len(),
+        claimed in 0..ResourceType::ALL.len(),
+        flips in proptest::collection::vec((0usize..400, proptest::num::u8::ANY), 0..8),
+        cut in 0usize..600,
+    ) {
+        let mut session = connected(&[NAME]);
+        all(&mut session, service("1"));
+        let mut responses = service("2");
+        responses.push(response(Secret, "s", vec![resource("ROOTCA", "1", &samples::bundle("x"))]));
+        let own = samples::inbound(INBOUND, vec![samples::inbound_chain(80, true, "http")]);
+        responses.push(response(Listener, "o", vec![resource(INBOUND, "1", &own)]));
+        for mut response in responses {
+            for resource in &mut response.resources {
+                let any = resource.resource.as_mut().unwrap();
+                let mut bytes = any.value.to_vec();
+                for (at, byte) in &flips {
+                    if let Some(target) = bytes.get_mut(*at) {
+                        *target = *byte;
+                    }
+                }
+                bytes.truncate(cut.max(1));
+                any.value = bytes.into();
+                if kind == claimed {
+                    any.type_url = ResourceType::ALL[claimed].url().into();
+                }
+            }
+            receive(&mut session, response);
+        }
+        if let Some(snapshot) = session.snapshot() {
+            for known in snapshot.by_name.values() {
+                if let Known::Service(outbound) = known {
+                    proptest::prop_assert!(outbound.opaque.is_none_or(|id| snapshot.cluster(id).is_some()));
+                }
+            }
+        }
+    }
+}
