@@ -8,7 +8,9 @@ use tulle_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
 use tulle_proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use tulle_proto::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
+use tulle_proto::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
+};
 use tulle_proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
     UpstreamTlsContext, common_tls_context as tls, subject_alt_name_matcher, tls_parameters,
@@ -44,6 +46,7 @@ pub(super) struct ClusterInput {
     protocol: Protocol,
     load_balancer: LoadBalancer,
     connect_timeout: Duration,
+    idle_timeout: Option<Duration>,
     max_connections: u32,
     max_pending: u32,
     max_requests: u32,
@@ -67,6 +70,7 @@ pub(super) fn input(client: ClientKind, naming: &Naming, name: Arc<str>, subject
             ClientKind::Tulle | ClientKind::Envoy => policy.load_balancer(),
         },
         connect_timeout: policy.connect_timeout(),
+        idle_timeout: policy.idle_timeout,
         max_connections: policy.max_connections(),
         max_pending: policy.max_pending(),
         max_requests: policy.max_requests(),
@@ -122,14 +126,15 @@ impl ClusterInput {
 
     fn http_options(&self) -> Option<(String, tulle_proto::google::protobuf::Any)> {
         let upstream = match self.protocol {
-            Protocol::Tls | Protocol::Tcp => return None,
+            // Nothing to say but the idle timeout, which Tulle applies to opaque connections as well.
+            Protocol::Tls | Protocol::Tcp if self.idle_timeout.is_none() => return None,
             Protocol::Http2 | Protocol::Grpc => {
                 let http2 = explicit_http_config::ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
                 options::UpstreamProtocolOptions::ExplicitHttpConfig(options::ExplicitHttpConfig {
                     protocol_config: Some(http2),
                 })
             }
-            Protocol::Http | Protocol::Auto => {
+            Protocol::Http | Protocol::Auto | Protocol::Tls | Protocol::Tcp => {
                 options::UpstreamProtocolOptions::UseDownstreamProtocolConfig(options::UseDownstreamHttpConfig {
                     http_protocol_options: Some(Http1ProtocolOptions::default()),
                     http2_protocol_options: Some(Http2ProtocolOptions::default()),
@@ -137,7 +142,15 @@ impl ClusterInput {
                 })
             }
         };
-        let message = HttpProtocolOptions { upstream_protocol_options: Some(upstream), ..Default::default() };
+        let common = self.idle_timeout.map(|timeout| CommonHttpOptions {
+            idle_timeout: Some(wire::duration(timeout)),
+            ..CommonHttpOptions::default()
+        });
+        let message = HttpProtocolOptions {
+            upstream_protocol_options: Some(upstream),
+            common_http_protocol_options: common,
+            ..Default::default()
+        };
         Some((HTTP_OPTIONS.to_owned(), wire::any(&message)))
     }
 

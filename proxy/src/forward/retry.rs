@@ -42,7 +42,8 @@ pub(super) fn wants(policy: &RetryPolicy, head: &RequestHead, reply: &ResponseHe
     let on = &policy.on;
     let status = reply.status();
     let named = on.statuses.iter().any(|(low, high)| (*low..=*high).contains(&status))
-        || reply.grpc_status().is_some_and(|grpc| on.grpc.contains(&grpc));
+        || reply.grpc_status().is_some_and(|grpc| on.grpc.contains(&grpc))
+        || on.headers.iter().any(|name| reply.header(name).is_some());
     named && head.is_safe() || !on.grpc.is_empty() && head.is_grpc() && named
 }
 
