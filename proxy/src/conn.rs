@@ -97,11 +97,6 @@ impl Io {
             Self::Client(s) => s.get_ref().0.tcp(),
         }
     }
-
-    /// Whether bytes are encrypted.
-    pub(crate) const fn is_tls(&self) -> bool {
-        !matches!(self, Self::Plain(_))
-    }
 }
 
 macro_rules! each {
@@ -165,11 +160,6 @@ impl Duplex {
     /// Gives the stream back.
     pub(crate) fn into_inner(self) -> Io {
         self.0.into_inner()
-    }
-
-    /// The stream, for one that has it alone.
-    pub(crate) fn get_mut(&mut self) -> &mut Io {
-        self.0.get_mut()
     }
 
     /// Appends what has arrived to `buf`; 0 is the end of the stream.

@@ -41,7 +41,6 @@ pub(crate) enum Route {
 struct Received {
     io: Io,
     peer: Option<SpiffeId>,
-    protocol: Protocol,
     version: Option<Version>,
 }
 
@@ -63,7 +62,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         relay::abort(&tcp);
         return Err(Reason::UnknownDestination.into());
     };
-    let received = receive(&cx, tcp, &rules, number).await?;
+    let received = Box::pin(receive(&cx, tcp, &rules, number)).await?;
     let source = party(received.peer.as_ref());
     let tls = received.peer.is_some();
     match received.version {
@@ -84,7 +83,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         None => {
             let cluster = cx.local(app, &rules);
             let opaque = Opaque { source, direction: Direction::Inbound, tls, cluster, worker: cx };
-            tcp::serve(&opaque, received.io).await
+            Box::pin(tcp::serve(&opaque, received.io)).await
         }
     }
 }
@@ -108,7 +107,7 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
     let protocol = if opaque && rules.protocol == Protocol::Auto { Protocol::Tcp } else { rules.protocol };
     if rules.mtls == MtlsMode::Disable && opaque {
         let io = Io::Plain(Socket::new(tcp, Vec::new()));
-        return Ok(Received { io, peer: None, protocol, version: None });
+        return Ok(Received { io, peer: None, version: None });
     }
     let mut prefix = Vec::new();
     // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
@@ -130,19 +129,20 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
         return Err(Failure::new(Reason::AuthnFailed).because("mutual TLS is required on this port"));
     }
     let version = version_of(&sniffed.spoken, protocol, prefix.is_empty());
-    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, protocol, version })
+    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, version })
 }
 
 fn version_of(spoken: &Spoken, protocol: Protocol, silent: bool) -> Option<Version> {
-    match (spoken, protocol) {
-        (_, Protocol::Tcp | Protocol::Tls) => None,
-        (Spoken::Http1, _) => Some(Version::Http1),
-        (Spoken::Http2, _) => Some(Version::Http2),
-        (Spoken::Tls(_) | Spoken::Opaque, Protocol::Auto) => None,
+    if protocol.is_opaque() {
+        return None;
+    }
+    match spoken {
+        Spoken::Http1 => Some(Version::Http1),
+        Spoken::Http2 => Some(Version::Http2),
         // The application's own TLS passes through, whatever was declared.
-        (Spoken::Tls(_), _) => None,
-        (Spoken::Opaque, _) if silent => None,
-        (Spoken::Opaque, _) => Some(Version::Http1),
+        Spoken::Tls(_) => None,
+        // Declared HTTP, yet it is not: HTTP/1 says so in its own words.
+        Spoken::Opaque => (protocol != Protocol::Auto && !silent).then_some(Version::Http1),
     }
 }
 
@@ -154,14 +154,14 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
     let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
     cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
     let handshake::Accepted { io, peer, inside } = accepted?;
-    let version = match (protocol, inside) {
-        (Protocol::Tcp | Protocol::Tls, _) => None,
-        (_, Inside::Http2) => Some(Version::Http2),
-        (_, Inside::Http1) => Some(Version::Http1),
+    let version = match inside {
+        Inside::Http2 => Some(Version::Http2),
+        Inside::Http1 => Some(Version::Http1),
         // A mesh peer that takes the bytes for opaque is taken at its word.
-        (Protocol::Auto | Protocol::Http | Protocol::Http2 | Protocol::Grpc, Inside::Unsaid) => None,
+        Inside::Unsaid => None,
     };
-    Ok(Received { io, peer: Some(peer), protocol, version })
+    let version = version.filter(|_| !protocol.is_opaque());
+    Ok(Received { io, peer: Some(peer), version })
 }
 
 /// What the application is told of the peer, in the form it knows from other meshes. Without a verified peer it is

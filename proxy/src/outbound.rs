@@ -21,7 +21,6 @@ use crate::orig_dst;
 use crate::tcp::{self, Opaque};
 use crate::telemetry::events::Detected;
 use crate::telemetry::labels::Direction;
-use crate::view::View;
 use crate::worker::Worker;
 
 /// Where the connections of a listener go.
@@ -41,7 +40,7 @@ pub(crate) enum Route {
 /// Why it was given up before anything was relayed, or why an opaque relay broke.
 pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, route: Route) -> Result<(), Failure> {
     let key = match route {
-        Route::Authority => return by_authority(cx, tcp, from).await,
+        Route::Authority => return Box::pin(by_authority(cx, tcp, from)).await,
         Route::Service(name) => DemandKey::Name(name),
         Route::Captured => {
             let to = original(&cx, &tcp)?;
@@ -51,10 +50,10 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
     let (view, known) = cx.resolve(&key).await;
     let service = match known {
         Some(Known::Service(service)) => service,
-        Some(Known::Absent) | None => return unknown(cx, tcp, &key).await,
+        Some(Known::Absent) | None => return Box::pin(unknown(cx, tcp, &key)).await,
     };
     let mut prefix = Vec::new();
-    match speaks(&cx, &tcp_hint(&cx, &key, &service), tcp, &mut prefix).await? {
+    match Box::pin(speaks(&cx, tcp_hint(&cx, &key, &service), tcp, &mut prefix)).await? {
         (tcp, Some(version)) => {
             let place = Place::Service { key, known: RefCell::new((view, service)) };
             http_on(cx, tcp, prefix, from, place, version).await;
@@ -69,7 +68,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
                 cluster: Rc::clone(cluster),
                 worker: cx,
             };
-            tcp::serve(&opaque, Io::Plain(Socket::new(tcp, prefix))).await
+            Box::pin(tcp::serve(&opaque, Io::Plain(Socket::new(tcp, prefix)))).await
         }
     }
 }
@@ -91,27 +90,23 @@ fn tcp_hint(cx: &Worker, key: &DemandKey, service: &Outbound) -> Protocol {
         DemandKey::Addr(address) => Some(address.port()),
         DemandKey::Name(name) => name.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
     };
-    match service.protocol {
-        Protocol::Auto if port.is_some_and(|port| cx.settings.opaque_ports.contains(&port)) => Protocol::Tcp,
-        declared => declared,
-    }
+    let server_first = port.is_some_and(|port| cx.settings.opaque_ports.contains(&port));
+    if service.protocol == Protocol::Auto && server_first { Protocol::Tcp } else { service.protocol }
 }
 
 /// The HTTP version spoken, or none for opaque bytes. Bytes that were read are in `prefix`.
 pub(crate) async fn speaks(
     cx: &Worker,
-    hint: &Protocol,
+    hint: Protocol,
     mut tcp: TcpStream,
     prefix: &mut Vec<u8>,
 ) -> Result<(TcpStream, Option<Version>), Failure> {
     if hint.is_opaque() {
         return Ok((tcp, None));
     }
-    let timeout = match hint {
-        Protocol::Auto => cx.settings.detect_timeout,
-        // Declared HTTP: the client speaks first, whenever it likes.
-        _ => cx.settings.limits.downstream_idle,
-    };
+    // Of declared HTTP the client speaks first, whenever it likes.
+    let auto = hint == Protocol::Auto;
+    let timeout = if auto { cx.settings.detect_timeout } else { cx.settings.limits.downstream_idle };
     let sniffed = detect::sniff(&mut tcp, prefix, timeout).await;
     let sniffed = sniffed.map_err(|error| Failure::new(Reason::DownstreamClosed).because(error))?;
     let (version, detected) = match (&sniffed.spoken, sniffed.cause) {
@@ -123,12 +118,12 @@ pub(crate) async fn speaks(
         (Spoken::Opaque, Cause::Bytes | Cause::Closed) => (None, Detected::Opaque),
     };
     cx.telemetry.events().protocol_detected(detected);
-    match (hint, version) {
-        (_, Some(version)) => Ok((tcp, Some(version))),
-        (Protocol::Auto, None) => Ok((tcp, None)),
-        _ if prefix.is_empty() => Err(Reason::DownstreamClosed.into()),
+    match version {
+        None if auto => Ok((tcp, None)),
+        None if prefix.is_empty() => Err(Reason::DownstreamClosed.into()),
         // Declared HTTP, yet it is not: HTTP/1 says so in its own words.
-        (_, None) => Ok((tcp, Some(Version::Http1))),
+        None => Ok((tcp, Some(Version::Http1))),
+        Some(version) => Ok((tcp, Some(version))),
     }
 }
 
@@ -148,7 +143,7 @@ async fn http_on(cx: Rc<Worker>, tcp: TcpStream, prefix: Vec<u8>, from: Downstre
 
 async fn by_authority(cx: Rc<Worker>, tcp: TcpStream, from: Downstream) -> Result<(), Failure> {
     let mut prefix = Vec::new();
-    let (tcp, version) = speaks(&cx, &Protocol::Http, tcp, &mut prefix).await?;
+    let (tcp, version) = speaks(&cx, Protocol::Http, tcp, &mut prefix).await?;
     http_on(cx, tcp, prefix, from, Place::Authority, version.unwrap_or(Version::Http1)).await;
     Ok(())
 }
@@ -163,7 +158,7 @@ async fn unknown(cx: Rc<Worker>, tcp: TcpStream, key: &DemandKey) -> Result<(), 
         source: cx.own.clone(),
         direction: Direction::Outbound,
         tls: false,
-        cluster: cx.passthrough(*address),
+        cluster: Worker::passthrough(*address),
         worker: cx,
     };
     tcp::serve(&opaque, Io::Plain(Socket::new(tcp, Vec::new()))).await

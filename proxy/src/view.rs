@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::balance::{Cursor, Loads, Table};
 use crate::base::failure::Reason;
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::{Endpoint, Health};
+use crate::config::endpoint::Endpoint;
 use crate::config::{ClusterId, Snapshot};
 use crate::pool::{Budget, Pool};
 use crate::telemetry::counters::RequestSeries;
@@ -155,11 +155,6 @@ impl ClusterState {
         for endpoint in &self.endpoints {
             endpoint.pool.sweep(now, self.config.idle_timeout);
         }
-    }
-
-    /// How many endpoints could serve.
-    pub(crate) fn healthy(&self) -> usize {
-        self.endpoints.iter().filter(|e| e.config.health == Health::Healthy).count()
     }
 }
 

@@ -183,7 +183,7 @@ impl Worker {
     }
 
     /// An address that no configuration speaks of, dialled as it is.
-    pub(crate) fn passthrough(&self, address: SocketAddr) -> Rc<ClusterState> {
+    pub(crate) fn passthrough(address: SocketAddr) -> Rc<ClusterState> {
         let port = InboundPort {
             protocol: Protocol::Tcp,
             mtls: crate::config::listener::MtlsMode::Disable,

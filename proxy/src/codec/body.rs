@@ -217,7 +217,7 @@ impl BodyOut<'_> {
     }
 
     /// Waits until the receiver says that it wants no more (HTTP/2). Never returns for HTTP/1. Cancel safe.
-    pub(crate) async fn gone(&mut self) -> BodyError {
+    pub(crate) async fn gone(&mut self) {
         match self {
             Self::H1(_) => std::future::pending().await,
             Self::H2(body) => body.gone().await,
@@ -230,8 +230,8 @@ impl BodyOut<'_> {
 pub(crate) enum RelayError {
     /// The sender of the body.
     From(BodyError),
-    /// Its receiver.
-    To(BodyError),
+    /// Its receiver; what it has to say comes on its own side.
+    To,
 }
 
 /// What a relayed body amounted to.
@@ -250,12 +250,12 @@ pub(crate) async fn relay(from: &mut BodyIn<'_>, to: &mut BodyOut<'_>, seen: &Re
         let next = match from.chunk().now_or_never() {
             Some(next) => next,
             None => {
-                to.flush().await.map_err(RelayError::To)?;
+                to.flush().await.map_err(|_| RelayError::To)?;
                 tokio::select! {
                     // The sender first: its last bytes count even when the receiver has just left.
                     biased;
                     next = from.chunk() => next,
-                    error = to.gone() => return Err(RelayError::To(error)),
+                    () = to.gone() => return Err(RelayError::To),
                 }
             }
         };
@@ -263,7 +263,7 @@ pub(crate) async fn relay(from: &mut BodyIn<'_>, to: &mut BodyOut<'_>, seen: &Re
             Some(chunk) => {
                 let last = chunk.last;
                 seen.bytes.set(seen.bytes.get().saturating_add(chunk.data.as_slice().len() as u64));
-                to.write(chunk).await.map_err(RelayError::To)?;
+                to.write(chunk).await.map_err(|_| RelayError::To)?;
                 if last {
                     return Ok(());
                 }
@@ -273,7 +273,7 @@ pub(crate) async fn relay(from: &mut BodyIn<'_>, to: &mut BodyOut<'_>, seen: &Re
                 if let Some(status) = trailers.and_then(|t| t.get("grpc-status")) {
                     seen.grpc_status.set(super::head::grpc_status(status.as_bytes()));
                 }
-                return to.finish(trailers).await.map_err(RelayError::To);
+                return to.finish(trailers).await.map_err(|_| RelayError::To);
             }
         }
     }

@@ -73,11 +73,6 @@ impl Received {
         result
     }
 
-    /// Number of bytes consumed since the memory was taken; [`Received::rewind`] goes back to it.
-    pub(crate) const fn position(&self) -> usize {
-        self.at
-    }
-
     fn release(&mut self) {
         give(std::mem::take(&mut self.bytes));
         self.at = 0;

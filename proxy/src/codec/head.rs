@@ -7,6 +7,7 @@ use super::h1::parse;
 
 /// The head of a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives in the future of its exchange; a box would cost an allocation")]
 pub(crate) enum RequestHead {
     /// Received as HTTP/1.
     H1(parse::Request),
@@ -90,6 +91,7 @@ impl RequestHead {
 
 /// The head of a reply.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives in the future of its exchange; a box would cost an allocation")]
 pub(crate) enum ResponseHead {
     /// Received as HTTP/1.
     H1(parse::Response),

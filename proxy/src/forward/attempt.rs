@@ -4,6 +4,7 @@
 //! that a reply may begin, or end, while the request is still being sent.
 
 use std::cell::Cell;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ impl<'a> Attempt<'a> {
         let mut to = BodyOut::H1(BodyWriter::new(duplex, out, frame));
         let sent = Cell::new(false);
         let incoming = H1Incoming { attempt: self, reader, reused, sent: &sent };
-        let exchanged = self.exchange(endpoint, body, &mut to, &sent, incoming.reply(endpoint, reply, last)).await;
+        let exchanged = self.exchange(body, &mut to, &sent, pin!(incoming.reply(endpoint, reply, last))).await;
         drop(to);
         match exchanged? {
             Finish::Reusable if sent.get() => lease.park(),
@@ -145,18 +146,17 @@ impl<'a> Attempt<'a> {
         let mut to = BodyOut::H2(writer);
         let sent = Cell::new(false);
         let incoming = H2Incoming { attempt: self, reader, lease: &lease };
-        self.exchange(endpoint, body, &mut to, &sent, incoming.reply(endpoint, reply, last)).await?;
+        self.exchange(body, &mut to, &sent, pin!(incoming.reply(endpoint, reply, last))).await?;
         Ok(Attempted::Complete)
     }
 
     /// Polls the request's side and the reply's side together until the reply is over.
     async fn exchange(
         self,
-        _endpoint: &EndpointState,
         body: &mut BodyIn<'_>,
         to: &mut BodyOut<'_>,
         sent: &Cell<bool>,
-        reply: impl Future<Output = Result<Finish, Stop>>,
+        reply: Pin<&mut impl Future<Output = Result<Finish, Stop>>>,
     ) -> Result<Finish, Stop> {
         let request = async {
             let moved = if matches!(to, BodyOut::H2(_)) && body.is_done() {
@@ -173,7 +173,7 @@ impl<'a> Attempt<'a> {
                 Err(RelayError::From(BodyError::Malformed(_))) => Stop::Downstream(Reason::BadRequest),
                 Err(RelayError::From(_)) => Stop::Downstream(Reason::DownstreamClosed),
                 // Whether the upstream answered before it stopped listening shows on the reply's side.
-                Err(RelayError::To(_)) => std::future::pending().await,
+                Err(RelayError::To) => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -232,22 +232,23 @@ impl<'a> Attempt<'a> {
         }
         match moved {
             Ok(()) => Ok(()),
-            Err(RelayError::To(_)) => Err(Stop::Downstream(Reason::DownstreamClosed)),
+            Err(RelayError::To) => Err(Stop::Downstream(Reason::DownstreamClosed)),
             Err(RelayError::From(error)) => Err(body_failure(error).into()),
-        }
-    }
-
-    /// Bounds the wait for the reply's head.
-    async fn in_time<T>(self, wait: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-        match self.retry.per_try_timeout {
-            None => wait.await,
-            Some(timeout) => within(timeout, wait).await,
         }
     }
 }
 
-async fn within<T>(timeout: Duration, wait: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-    tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| Err(Failure::new(Reason::PerTryTimeout).into()))
+/// Bounds some work; past the time it failed for `reason`. By reference: a future that is handed over by value is kept
+/// twice in the one around it.
+pub(super) async fn within<T>(
+    timeout: Option<Duration>,
+    reason: Reason,
+    work: Pin<&mut impl Future<Output = Result<T, Stop>>>,
+) -> Result<T, Stop> {
+    match timeout {
+        None => work.await,
+        Some(timeout) => tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(Stop::Failed(reason.into()))),
+    }
 }
 
 /// What is left of the upstream connection after a reply.
@@ -271,7 +272,8 @@ struct H1Incoming<'c> {
 impl H1Incoming<'_> {
     async fn reply(mut self, endpoint: &EndpointState, reply: &mut Reply<'_>, last: bool) -> Result<Finish, Stop> {
         let attempt = self.attempt;
-        let head = attempt.in_time(self.final_head(reply)).await?;
+        let timeout = attempt.retry.per_try_timeout;
+        let head = within(timeout, Reason::PerTryTimeout, pin!(self.final_head(reply))).await?;
         let (framing, keep_alive, switched) = (head.framing, head.keep_alive, head.upgrade && attempt.head.upgrade());
         let head = ResponseHead::H1(head);
         if switched {
@@ -336,7 +338,8 @@ struct H2Incoming<'c> {
 impl H2Incoming<'_> {
     async fn reply(mut self, endpoint: &EndpointState, reply: &mut Reply<'_>, last: bool) -> Result<Finish, Stop> {
         let attempt = self.attempt;
-        let (head, body) = attempt.in_time(self.final_head(reply)).await?;
+        let timeout = attempt.retry.per_try_timeout;
+        let (head, body) = within(timeout, Reason::PerTryTimeout, pin!(self.final_head(reply))).await?;
         attempt.answer(endpoint, head, body, reply, last).await?;
         Ok(Finish::Done)
     }

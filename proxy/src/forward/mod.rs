@@ -11,6 +11,7 @@ mod retry;
 mod record;
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +128,10 @@ pub(crate) async fn request(
     let local = RetryPolicy::default();
     let decided = decide(cx, view, target, head, &local);
     let outcome = match &decided {
-        Ok(decision) => within(decision.timeout, send(cx, decision, head, body, reply, &progress)).await,
+        Ok(decision) => {
+            let sending = pin!(send(cx, decision, head, body, reply, &progress));
+            attempt::within(decision.timeout, Reason::RequestTimeout, sending).await
+        }
         Err(Refused::Failure(reason)) => Err(Stop::Failed((*reason).into())),
         Err(Refused::Status(status)) => {
             progress.status.set(*status);
@@ -188,18 +192,6 @@ impl RequestView for Asked<'_> {
 
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.header(name)
-    }
-}
-
-async fn within(
-    timeout: Option<Duration>,
-    work: impl Future<Output = Result<Attempted, Stop>>,
-) -> Result<Attempted, Stop> {
-    match timeout {
-        None => work.await,
-        Some(timeout) => tokio::time::timeout(timeout, work)
-            .await
-            .unwrap_or_else(|_| Err(Stop::Failed(Reason::RequestTimeout.into()))),
     }
 }
 

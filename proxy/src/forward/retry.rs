@@ -24,16 +24,14 @@ const MAX_TOKENS: f64 = 100.0;
 pub(super) fn permits(policy: &RetryPolicy, failure: &Failure, head: &RequestHead) -> bool {
     let on = &policy.on;
     match failure.retry {
-        Retry::Never => match failure.reason {
-            Reason::UpstreamReset | Reason::UpstreamClosed => on.reset && head.is_safe(),
-            Reason::PerTryTimeout => on.reset && head.is_safe(),
-            _ => false,
-        },
+        Retry::Never => {
+            let broke =
+                matches!(failure.reason, Reason::UpstreamReset | Reason::UpstreamClosed | Reason::PerTryTimeout);
+            on.reset && broke && head.is_safe()
+        }
         Retry::IfIdempotent => on.reset_before_request && head.is_idempotent(),
-        Retry::Safe => match failure.reason {
-            Reason::UpstreamReset => on.refused_stream,
-            _ => on.connect_failure,
-        },
+        Retry::Safe if failure.reason == Reason::UpstreamReset => on.refused_stream,
+        Retry::Safe => on.connect_failure,
     }
 }
 

@@ -33,13 +33,14 @@ pub(super) async fn serve(connection: &Connection, io: Io) {
         }
         let head = match read(connection, &mut wire).await {
             Ok(head) => head,
-            Err(error) => return refuse(connection, &mut wire, &error).await,
+            Err(error) => return Box::pin(refuse(connection, &mut wire, &error)).await,
         };
         let draining = connection.worker.drain.phase() > Phase::Running;
-        match exchange(connection, &mut wire, head, draining).await {
+        // Boxed: a connection that waits must not hold the room of an exchange.
+        match Box::pin(exchange(connection, &mut wire, head, draining)).await {
             After::Next => {}
-            After::Close => return wire.close().await,
-            After::Switched(lease) => return switched(connection, wire, *lease).await,
+            After::Close => return Box::pin(linger(&mut wire)).await,
+            After::Switched(lease) => return Box::pin(switched(connection, wire, *lease)).await,
         }
     }
 }
@@ -50,6 +51,7 @@ enum After {
     Switched(Box<H1Lease>),
 }
 
+#[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
 async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request, draining: bool) -> After {
     let _busy = connection.worker.drain.guard();
     let close = !head.keep_alive || head.http10 || draining;
@@ -114,9 +116,14 @@ async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
     let extra = [(REASON_HEADER, reason.as_str()), (PROXY_HEADER, connection.direction.as_str())];
     write::own(status, &extra, 0, true, &mut out);
     if wire.write_all(&out).await.is_ok() {
-        let _ = tokio::time::timeout(LINGER, wire.close()).await;
+        linger(wire).await;
     }
     buffer::give(out);
+}
+
+/// Ends our direction and reads what the peer still sends, for a while.
+async fn linger(wire: &mut Wire) {
+    let _ = tokio::time::timeout(LINGER, wire.close()).await;
 }
 
 /// How long a refused client's remaining bytes are read, so that it sees the answer instead of a reset.

@@ -41,6 +41,7 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
 
 fn begin(connection: &Rc<Connection>, (head, body, reply): Call) {
     let connection = Rc::clone(connection);
+    #[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
     spawn::local(async move {
         let _busy = connection.worker.drain.guard();
         let mut body = BodyIn::from(body);

@@ -87,6 +87,7 @@ pub(crate) async fn serve(connection: Connection, io: Io, version: Version) {
 
 impl Connection {
     /// Serves one request, with the configuration as it is now.
+    #[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
     async fn request(&self, head: &RequestHead, body: &mut BodyIn<'_>, reply: &mut Reply<'_>) -> End {
         let cx = Context {
             worker: &self.worker,
@@ -105,7 +106,7 @@ impl Connection {
             }
             Place::Authority => {
                 let key = DemandKey::Name(self.service_name(head.authority()));
-                let (view, known) = self.worker.resolve(&key).await;
+                let (view, known) = Box::pin(self.worker.resolve(&key)).await;
                 let service = match &known {
                     Some(Known::Service(service)) => service.routes.as_deref(),
                     Some(Known::Absent) | None => None,

@@ -42,12 +42,13 @@ impl Pool {
         if let Some(lease) = self.idle_h1() {
             return Ok(lease);
         }
-        let slot = self.admit(dial.timeout).await?;
+        let slot = Box::pin(self.admit(dial.timeout)).await?;
         // While we waited for room, one may have been parked.
         if let Some(lease) = self.idle_h1() {
             return Ok(lease);
         }
-        let io = self.dial(dial, Alpn::H1).await?;
+        // Boxed: rare, and large beside an exchange on a connection that is there.
+        let io = Box::pin(self.dial(dial, Alpn::H1)).await?;
         Ok(Lease { conn: Connection::new(io), reused: false, slot, pool: Rc::clone(self) })
     }
 

@@ -108,7 +108,7 @@ impl Pool {
             }
         }
         let _dialing = Dialing(&self.dialing);
-        let dialled = self.dial_h2(dial).await;
+        let dialled = Box::pin(self.dial_h2(dial)).await;
         self.dialing.failed.set(dialled.as_ref().err().map(|failure| failure.reason));
         dialled
     }

@@ -127,7 +127,7 @@ impl Pool {
     /// A connection for opaque bytes; never reused.
     pub(crate) async fn opaque(&self, dial: Dial<'_>) -> Result<(Io, Slot), Failure> {
         let slot = self.admit(dial.timeout).await?;
-        Ok((self.dial(dial, Alpn::Opaque).await?, slot))
+        Ok((Box::pin(self.dial(dial, Alpn::Opaque)).await?, slot))
     }
 
     /// Waits for room under the cluster's connection limit.

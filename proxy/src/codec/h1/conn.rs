@@ -74,11 +74,6 @@ impl Connection {
         }
     }
 
-    /// Whether any byte of a reply has arrived.
-    pub(crate) const fn has_received(&self) -> bool {
-        !self.received.is_empty()
-    }
-
     /// The two halves of an exchange, as client: the request is written while the reply is read.
     pub(crate) const fn halves(&mut self) -> (&Duplex, HeadReader<'_>) {
         (&self.duplex, HeadReader { duplex: &self.duplex, received: &mut self.received })

@@ -89,8 +89,6 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
     /// A switch to another protocol is asked for (h2c is not counted: it is dropped).
     pub(crate) upgrade: bool,
-    /// `expect: 100-continue`.
-    pub(crate) expect_continue: bool,
 }
 
 /// A reply's head.
@@ -156,8 +154,7 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
     let upgrade = facts.upgrade_token && facts.upgrade && !http10 && framing == Framing::None;
     facts.strip_upgrade(&mut fields, upgrade);
     let raw = RawHead { bytes: keep(head), fields };
-    let expect_continue = facts.expect && !http10;
-    let request = Request { raw, method, path, authority, framing, http10, keep_alive, upgrade, expect_continue };
+    let request = Request { raw, method, path, authority, framing, http10, keep_alive, upgrade };
     Ok(Some((request, skipped.saturating_add(length))))
 }
 
@@ -302,6 +299,7 @@ fn skip_blanks(mut rest: &[u8]) -> &[u8] {
 
 /// What the fields of one head say together.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent observations, each said by its own field")]
 pub(super) struct Facts {
     pub(super) hosts: u32,
     pub(super) host: Range<u16>,
@@ -311,7 +309,6 @@ pub(super) struct Facts {
     keep_alive_token: bool,
     upgrade_token: bool,
     upgrade: bool,
-    expect: bool,
 }
 
 impl Facts {
@@ -338,8 +335,7 @@ impl Facts {
                     facts.upgrade = fields::list(value).next().is_some()
                         && !fields::list(value).any(|p| p.eq_ignore_ascii_case(b"h2c"));
                 }
-                Role::Expect => facts.expect = value.eq_ignore_ascii_case(b"100-continue"),
-                Role::End | Role::Hop | Role::Te | Role::Identity | Role::Ours => {}
+                Role::End | Role::Expect | Role::Hop | Role::Te | Role::Identity | Role::Ours => {}
             }
         }
         for name in nominated {
@@ -402,7 +398,7 @@ impl Facts {
 
     /// An `Upgrade` that is not honoured is hop-by-hop like any other.
     fn strip_upgrade(&self, fields: &mut SmallVec<[Field; 24]>, honoured: bool) {
-        if self.upgrade && !honoured || !self.upgrade {
+        if !(self.upgrade && honoured) {
             for field in fields.iter_mut().filter(|f| f.role == Role::Upgrade) {
                 field.role = Role::Hop;
             }

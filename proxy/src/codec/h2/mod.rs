@@ -196,18 +196,9 @@ impl BodyWriter {
         Ok(())
     }
 
-    /// Resets the stream.
-    pub(crate) fn reset(&mut self, code: ResetCode) {
-        self.ended = true;
-        self.stream.send_reset(code.0);
-    }
-
     /// Waits until the peer resets the stream or the connection fails. Cancel safe.
-    pub(crate) async fn gone(&mut self) -> BodyError {
-        match poll_fn(|cx| self.stream.poll_reset(cx)).await {
-            Ok(reason) => BodyError::Reset(ResetCode(reason)),
-            Err(error) => error.into(),
-        }
+    pub(crate) async fn gone(&mut self) {
+        let _ = poll_fn(|cx| self.stream.poll_reset(cx)).await;
     }
 }
 
