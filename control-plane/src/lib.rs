@@ -1,5 +1,34 @@
 //! The control plane: source -> registry -> translate -> xds, with identity beside it.
 
+/// Flags and environment.
+pub mod settings;
+
+/// Every metric.
+mod metrics;
+
+/// The vocabulary: what a mesh is.
 pub mod model;
+
+/// The single writer of the mesh.
 pub mod registry;
+
+/// From the mesh to resources.
 pub mod translate;
+
+/// Who calls.
+mod caller;
+
+/// The aggregated discovery service.
+mod xds;
+
+/// Certificates.
+mod identity;
+
+/// The gRPC listeners.
+mod server;
+
+/// Health, metrics, debug pages.
+mod admin;
+
+/// Wiring.
+pub mod app;

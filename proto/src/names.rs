@@ -34,6 +34,12 @@ pub const ALPN_MESH_H1: &[u8] = b"istio-http/1.1";
 /// Mesh TLS carrying opaque bytes.
 pub const ALPN_MESH: &[u8] = b"istio";
 
+/// Namespace in the control plane's own identity, `spiffe://TD/ns/tulle-system/sa/tulle-control-plane`.
+pub const CONTROL_PLANE_NAMESPACE: &str = "tulle-system";
+
+/// Service account in the control plane's own identity.
+pub const CONTROL_PLANE_ACCOUNT: &str = "tulle-control-plane";
+
 /// Node metadata keys.
 pub mod node {
     /// Namespace of the workload.

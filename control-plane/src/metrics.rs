@@ -1,0 +1,102 @@
+//! Every metric of the control plane. Handles are resolved once; label sets are closed.
+
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tulle_proto::ResourceType;
+
+/// Handles to the metrics. Clones share the values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    /// Open discovery streams.
+    pub(crate) streams: Family<StreamLabels, Gauge>,
+    /// Responses sent.
+    pub(crate) pushes: Family<TypeLabel, Counter>,
+    /// Resources in them.
+    pub(crate) resources: Family<TypeLabel, Counter>,
+    /// Responses refused by a client.
+    pub(crate) nacks: Family<TypeLabel, Counter>,
+    /// Streams and signing requests that were turned away.
+    pub(crate) refused: Family<ReasonLabel, Counter>,
+    /// Signing requests by result.
+    pub(crate) csrs: Family<ResultLabel, Counter>,
+    /// TLS handshakes by result.
+    pub(crate) handshakes: Family<ResultLabel, Counter>,
+    /// Version of the newest mesh.
+    pub(crate) mesh_version: Gauge,
+    /// Problems with objects in the newest mesh.
+    pub(crate) problems: Gauge,
+    /// When the serving certificate ends, Unix seconds.
+    pub(crate) serving_expiry: Gauge<i64, AtomicI64>,
+}
+
+/// Labels of [`Metrics::streams`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StreamLabels {
+    pub(crate) client: &'static str,
+    pub(crate) variant: &'static str,
+}
+
+/// A resource type as the label `type`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TypeLabel {
+    r#type: Type,
+}
+
+impl TypeLabel {
+    /// The label of `ty`.
+    pub(crate) const fn of(ty: ResourceType) -> Self {
+        Self { r#type: Type(ty) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Type(ResourceType);
+
+impl EncodeLabelValue for Type {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.short().encode(encoder)
+    }
+}
+
+/// Why something was turned away.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    pub(crate) reason: &'static str,
+}
+
+/// How something ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabel {
+    pub(crate) result: &'static str,
+}
+
+impl Metrics {
+    /// A registry that exports these handles under their names in the vocabulary.
+    pub(crate) fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("tulle");
+        let r = &mut registry;
+        r.register("xds_streams", "Open discovery streams", self.streams.clone());
+        r.register("xds_pushes", "Discovery responses sent", self.pushes.clone());
+        r.register("xds_resources_sent", "Resources in discovery responses", self.resources.clone());
+        r.register("xds_nacks", "Discovery responses refused by a client", self.nacks.clone());
+        r.register("xds_refused", "Streams turned away, by reason", self.refused.clone());
+        r.register("ca_requests", "Certificate signing requests, by result", self.csrs.clone());
+        r.register("tls_handshakes", "TLS handshakes of the discovery port, by result", self.handshakes.clone());
+        r.register("mesh_version", "Version of the newest mesh", self.mesh_version.clone());
+        r.register("problems", "Problems with objects in the newest mesh", self.problems.clone());
+        r.register(
+            "cert_expiry_timestamp_seconds",
+            "Unix time at which the serving certificate ends",
+            self.serving_expiry.clone(),
+        );
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "The running version", build);
+        registry
+    }
+}

@@ -1,0 +1,208 @@
+//! One stream: requests, the newest mesh and the client's readiness to receive, brought together.
+//!
+//! A response is made only when there is room for it on the wire, from the mesh that is newest at that moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tonic::{Status, Streaming};
+use tulle_identity::spiffe::SpiffeId;
+
+use super::admission::{TURN, Turn};
+use super::node::{self, Client};
+use super::proxies::Registration;
+use super::service::Shared;
+use super::session::{Heard, Refused, Sent, Session};
+use super::world::View;
+use crate::metrics::{ReasonLabel, StreamLabels, TypeLabel};
+
+/// A client that opens a stream says who it is within this.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// Sources that are not synced within this make a stream end, so that the client tries another replica.
+const SYNC: Duration = Duration::from_secs(60);
+
+type Responses<S> = mpsc::Sender<Result<<S as Session>::Response, Status>>;
+
+/// Serves one stream to its end. Dropping the future closes the stream.
+pub(super) async fn run<S: Session>(
+    shared: Arc<Shared>,
+    identity: Option<SpiffeId>,
+    requests: Streaming<S::Request>,
+    responses: Responses<S>,
+) {
+    let shutdown = shared.shutdown.clone();
+    let served = tokio::select! {
+        biased; // a shutdown ends streams that never pause
+        () = shutdown.cancelled() => Err(Status::unavailable("the control plane is shutting down")),
+        served = serve::<S>(&shared, identity, requests, &responses) => served,
+    };
+    if let Err(status) = served {
+        tracing::debug!(code = ?status.code(), reason = status.message(), "discovery stream ended");
+        // There may be no room, or nobody left to read it: then the stream just closes.
+        let _ = tokio::time::timeout(Duration::from_secs(1), responses.send(Err(status))).await;
+    }
+}
+
+async fn serve<S: Session>(
+    shared: &Shared,
+    identity: Option<SpiffeId>,
+    mut requests: Streaming<S::Request>,
+    responses: &Responses<S>,
+) -> Result<(), Status> {
+    let refuse = |reason: &'static str, status: Status| {
+        shared.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
+        status
+    };
+    let first = tokio::time::timeout(FIRST_REQUEST, requests.message()).await;
+    let Some(mut first) = first.map_err(|_| refuse("slow", Status::deadline_exceeded("no request within 10 s")))??
+    else {
+        return Ok(());
+    };
+    let node = S::take_node(&mut first)
+        .ok_or_else(|| refuse("node", Status::invalid_argument("the first request of a stream needs a node")))?;
+    let client = node::check(&node, identity).map_err(|error| refuse("node", status_of(&error)))?;
+    let registration = shared
+        .proxies
+        .register(&client, S::VARIANT)
+        .ok_or_else(|| refuse("full", Status::resource_exhausted("this replica has no room for another stream")))?;
+    // Before that, names that exist would be answered as absent.
+    let _ = tokio::time::timeout(SYNC, shared.registry.wait_synced()).await;
+    if !shared.registry.synced() {
+        return Err(refuse("unsynced", Status::unavailable("the sources are not synced yet")));
+    }
+    let turn = shared.admission.turn().await;
+    let turn = turn.ok_or_else(|| refuse("busy", Status::unavailable("too many clients are synchronising")))?;
+    let labels = StreamLabels { client: node::kind_name(client.scope.client), variant: S::VARIANT };
+    let open = shared.metrics.streams.get_or_create_owned(&labels);
+    open.inc();
+    let _closed = Defer(|| {
+        open.dec();
+    });
+    tracing::debug!(node = client.id, client = labels.client, variant = S::VARIANT, "discovery stream open");
+    let mut stream = Stream::<S>::new(shared, &client, registration);
+    stream.heard(first)?;
+    stream.serve(requests, responses, turn).await
+}
+
+fn status_of(error: &node::NodeError) -> Status {
+    match error {
+        node::NodeError::Mismatch { .. } => Status::permission_denied(error.to_string()),
+        node::NodeError::Missing(_) | node::NodeError::TooLong(_) | node::NodeError::BadAddress(_) => {
+            Status::invalid_argument(error.to_string())
+        }
+    }
+}
+
+/// Runs a closure when dropped.
+struct Defer<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Defer<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A session and what it looks at.
+struct Stream<'a, S: Session> {
+    shared: &'a Shared,
+    client: &'a Client,
+    session: S,
+    view: View,
+    registration: Registration,
+}
+
+impl<'a, S: Session> Stream<'a, S> {
+    fn new(shared: &'a Shared, client: &'a Client, registration: Registration) -> Self {
+        let (mesh, bundle) = (shared.registry.subscribe().borrow().clone(), shared.bundle.borrow().clone());
+        let view = View::new(shared.translator.clone(), client.scope.clone(), mesh, &bundle);
+        Self { shared, client, session: S::default(), view, registration }
+    }
+
+    async fn serve(
+        &mut self,
+        mut requests: Streaming<S::Request>,
+        responses: &Responses<S>,
+        turn: Turn,
+    ) -> Result<(), Status> {
+        let (mut meshes, mut bundles) = (self.shared.registry.subscribe(), self.shared.bundle.clone());
+        meshes.mark_changed();
+        bundles.mark_unchanged();
+        let mut turn = Some(turn);
+        let turn_over = tokio::time::sleep(TURN);
+        tokio::pin!(turn_over);
+        // Whether the session may have something to say; each request and each change makes it so.
+        let mut curious = true;
+        loop {
+            tokio::select! {
+                biased; // what the client says comes before what it is sent: an unsubscription saves a push
+                request = requests.next() => match request {
+                    None => return Ok(()),
+                    Some(request) => {
+                        self.heard(request?)?;
+                        curious = true;
+                    }
+                },
+                changed = meshes.changed() => {
+                    changed.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
+                    self.view.set_mesh(meshes.borrow_and_update().clone());
+                    curious = true;
+                }
+                changed = bundles.changed() => {
+                    changed.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
+                    let bundle = bundles.borrow_and_update().clone();
+                    self.view.set_bundle(&bundle);
+                    curious = true;
+                }
+                Some(question) = self.registration.questions.recv() => {
+                    let _ = question.send(self.session.report());
+                }
+                () = &mut turn_over, if turn.is_some() => turn = None,
+                room = responses.reserve(), if curious => {
+                    let Ok(room) = room else { return Ok(()) };
+                    match self.session.next(&self.view) {
+                        Some(sent) => room.send(Ok(self.note(sent))),
+                        None => {
+                            curious = false;
+                            turn = None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in a request and notes what it says.
+    fn heard(&mut self, request: S::Request) -> Result<(), Status> {
+        match self.session.on_request(request).map_err(|refused| status_of_refusal(&refused))? {
+            Heard::Subscribe | Heard::Ack(_) => {}
+            Heard::Nack { ty, names, reason } => {
+                self.shared.metrics.nacks.get_or_create(&TypeLabel::of(ty)).inc();
+                tracing::warn!(node = self.client.id, r#type = %ty, ?names, reason, "a client refused configuration");
+            }
+            Heard::UnknownType(url) => {
+                tracing::debug!(node = self.client.id, url, "a client asked for a type that is not served");
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, sent: Sent<S::Response>) -> S::Response {
+        let Sent { ty, resources, removed, response } = sent;
+        let label = TypeLabel::of(ty);
+        self.shared.metrics.pushes.get_or_create(&label).inc();
+        let count = u64::try_from(resources).unwrap_or(u64::MAX);
+        self.shared.metrics.resources.get_or_create(&label).inc_by(count);
+        tracing::trace!(node = self.client.id, r#type = %ty, resources, removed, "sent");
+        response
+    }
+}
+
+fn status_of_refusal(refused: &Refused) -> Status {
+    match refused {
+        Refused::TooManyNames => Status::resource_exhausted(refused.to_string()),
+        Refused::BadName(_) => Status::invalid_argument(refused.to_string()),
+    }
+}
