@@ -55,6 +55,8 @@ pub const CRATES: &[Crate] = &[
             unit("telemetry", 1),
             unit("drain", 1),
             unit("conn", 1),
+            unit("spawn", 1),
+            unit("logging", 2),
             // Bytes and sockets; these know no routes and do not know each other.
             unit("orig_dst", 2),
             unit("detect", 2),
@@ -62,26 +64,26 @@ pub const CRATES: &[Crate] = &[
             unit("connect", 2),
             unit("codec", 2),
             unit("relay", 2),
-            // Decisions: inputs in, verdict out. `shared` is everything threads share.
+            // Decisions: inputs in, verdict out.
             unit("route", 3),
             unit("policy", 3),
             unit("balance", 3),
-            unit("shared", 3),
-            // Pools compose connect, tls and codec; a view derives per-core state from a snapshot.
+            // Pools compose connect, tls and codec.
             unit("pool", 4),
-            unit("view", 4),
+            // A view is a snapshot with this core's state beside it, pools among it.
+            unit("view", 5),
             // What one core owns.
-            unit("worker", 5),
-            // One request.
-            unit("forward", 6),
-            // Protocol servers around forward.
-            unit("http", 7),
+            unit("worker", 6),
+            // One request; one opaque connection.
+            unit("forward", 7),
             unit("tcp", 7),
+            // HTTP connections around forward; after a switch of protocols they go on as opaque ones.
+            unit("http", 8),
             // One connection.
-            unit("inbound", 8),
-            unit("outbound", 8),
+            unit("inbound", 9),
+            unit("outbound", 9),
             // Threads, listeners, accept.
-            unit("runtime", 9),
+            unit("runtime", 10),
             // Beside the path: they write configuration and keys and read telemetry.
             beside("control_plane", 9, 1, &[]),
             beside("xds", 10, 1, &["tls::keys", "control_plane"]),
@@ -90,7 +92,8 @@ pub const CRATES: &[Crate] = &[
             beside("admin", 10, 1, &["tls::keys"]),
             // Wiring.
             unit("app", 11),
-            unit("main", 12),
+            unit("cli", 12),
+            unit("main", 13),
         ],
     },
     Crate {

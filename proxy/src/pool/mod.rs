@@ -24,8 +24,8 @@ use crate::conn::{Io, Socket};
 use crate::connect::{self, SocketOptions};
 use crate::tls::handshake;
 
-pub(crate) use h1::Lease as H1Lease;
-pub(crate) use h2::Lease as H2Lease;
+pub(crate) use self::h1::Lease as H1Lease;
+pub(crate) use self::h2::Lease as H2Lease;
 
 /// How to make a connection.
 #[derive(Clone, Copy, Debug)]
