@@ -32,3 +32,6 @@ mod admin;
 
 /// Wiring.
 pub mod app;
+
+/// From arguments to exit code.
+pub mod cli;

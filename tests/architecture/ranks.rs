@@ -113,7 +113,8 @@ pub const CRATES: &[Crate] = &[
             unit("status", 5),
             unit("admin", 5),
             unit("app", 7),
-            unit("main", 8),
+            unit("cli", 8),
+            unit("main", 9),
         ],
     },
     Crate {
