@@ -2,7 +2,7 @@
 
 use crate::ranks::CRATES;
 use crate::source::Source;
-use crate::{check_file, module_path, pages, rules, test_modules};
+use crate::{check_file, manifests, module_path, pages, rules, test_modules};
 
 const DOC: &str = "//! Doc.\n";
 
@@ -175,12 +175,29 @@ fn scratch(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn crates_are_ordered() {
-    let found = rules::check_manifest("proto", "[dependencies]\ntulle-identity.workspace = true");
+    let found = manifests::check_order("proto", "[dependencies]\ntulle-identity.workspace = true");
     assert_eq!(found.len(), 1, "{found:?}");
-    let found = rules::check_manifest("identity", "[dependencies]\ntulle-proxy = { path = \"../proxy\" }");
+    let found = manifests::check_order("identity", "[dependencies]\ntulle-proxy = { path = \"../proxy\" }");
     assert_eq!(found.len(), 1, "{found:?}");
     let right = "[package]\nname = \"tulle-proxy\"\n[dependencies]\ntulle-proto.workspace = true\n[dev-dependencies]\ntulle-x = \"1\"";
-    assert!(rules::check_manifest("proxy", right).is_empty());
+    assert!(manifests::check_order("proxy", right).is_empty());
+}
+
+#[test]
+fn unused_dependencies_are_found() {
+    let manifest = "[dependencies]\nfutures-util = \"1\"\nbytes = \"1\"\nrustls-webpki = \"1\"\n[dev-dependencies]\ntempfile = \"1\"\n";
+    let source =
+        Source::parse("use futures_util::x; use webpki::y;\n#[cfg(test)] mod tests { use {bytes::a, tempfile::b}; }");
+    let mut words = manifests::Words::default();
+    for word in source.expect("Rust").words {
+        words.code.extend((!word.test).then(|| word.text.clone()));
+        words.all.insert(word.text);
+    }
+    let found = manifests::check_unused("proxy", manifest, &words);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].1.contains("`bytes`"), "used in tests only: {found:?}");
+    words.all.clear();
+    assert_eq!(manifests::check_unused("proxy", manifest, &words).len(), 2);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! that cannot fail is noticed.
 
 mod checker;
+mod manifests;
 mod pages;
 mod ranks;
 mod rules;
@@ -49,15 +50,42 @@ fn source_files_keep_the_rules() {
     report.finish();
 }
 
+/// Folders with a manifest; the first is the workspace's own package.
+const MEMBERS: &[&str] = &[".", "proto", "identity", "proxy", "control-plane", "injector", "cli", "tests/support"];
+
 #[test]
-fn crates_depend_in_order() {
+fn manifests_list_what_is_used_in_order() {
+    let root = root();
     let mut report = Report::default();
-    for member in ["proto", "identity", "proxy", "control-plane", "injector"] {
+    for member in MEMBERS {
         let path = format!("{member}/Cargo.toml");
-        let manifest = std::fs::read_to_string(root().join(&path)).expect("every crate has a manifest");
-        report.file(&path, rules::check_manifest(member, &manifest).into_iter().map(|message| (1, message)).collect());
+        let manifest = std::fs::read_to_string(root.join(&path)).expect("every crate has a manifest");
+        report.file(&path, manifests::check_order(member, &manifest));
+        report.file(&path, manifests::check_unused(member, &manifest, &words(&root, member)));
     }
     report.finish();
+}
+
+/// The words of a package's Rust files.
+fn words(root: &Path, member: &str) -> manifests::Words {
+    let own = |path: &PathBuf| member != "." || !relative(root, path).starts_with("tests/support/");
+    let folders: &[&str] =
+        if member == "." { &["tests", "benches", "examples"] } else { &["src", "tests", "build.rs"] };
+    let folders = folders.iter().map(|folder| root.join(member).join(folder));
+    let files = folders.flat_map(|folder| if folder.is_file() { vec![folder] } else { walk(&folder, "rs") });
+    let mut words = manifests::Words::default();
+    for path in files.filter(own) {
+        let text = std::fs::read_to_string(&path).expect("a file that was just listed");
+        let Ok(source) = Source::parse(&text) else { continue };
+        let tests = relative(root, &path).contains("/tests/") || source.test_file;
+        for word in source.words {
+            if !word.test && !tests {
+                words.code.insert(word.text.clone());
+            }
+            words.all.insert(word.text);
+        }
+    }
+    words
 }
 
 #[test]

@@ -103,33 +103,6 @@ pub fn check_folder_style(root: &Path, path: &str) -> Option<String> {
     (!special && twin.is_dir()).then(|| format!("stands beside the folder `{stem}/`: move it to `{stem}/mod.rs`"))
 }
 
-/// Crates of this workspace that a crate may depend on; a crate without a line may use any.
-const DEPENDENCIES: &[(&str, &[&str])] = &[
-    ("proto", &[]),
-    ("identity", &["tulle-proto"]),
-    ("proxy", &["tulle-proto", "tulle-identity"]),
-    ("control-plane", &["tulle-proto", "tulle-identity"]),
-    ("injector", &["tulle-proto", "tulle-identity"]),
-];
-
-/// Checks the `[dependencies]` of `member`'s manifest against the order of the crates.
-pub fn check_manifest(member: &str, manifest: &str) -> Vec<String> {
-    let Some((_, allowed)) = DEPENDENCIES.iter().find(|(name, _)| *name == member) else { return Vec::new() };
-    let mut section = "";
-    let mut found = Vec::new();
-    for line in manifest.lines().map(str::trim) {
-        if line.starts_with('[') {
-            section = line;
-        }
-        let name: String = line.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-        let ours = name.starts_with("tulle-") && (section == "[dependencies]" || section == "[build-dependencies]");
-        if ours && !allowed.contains(&name.as_str()) {
-            found.push(format!("`{member}` must not depend on `{name}`; it may use {allowed:?}"));
-        }
-    }
-    found
-}
-
 fn is_shared_state(word: &str) -> bool {
     const EXACT: [&str; 3] = ["Mutex", "RwLock", "ReentrantMutex"];
     const ATOMIC: [&str; 6] = ["Bool", "Ptr", "Usize", "Isize", "U", "I"];

@@ -22,6 +22,8 @@ pub mod process;
 
 pub mod sidecar;
 
+pub mod foreign;
+
 pub mod netns;
 
 pub mod bin_path;

@@ -1,0 +1,41 @@
+//! Other people's clients, for tests that the control plane serves more than our own proxy: Envoy, and gRPC's Python
+//! library. `.ci/run` installs both from `.ci/requirements.txt` into a Python environment under the cache folder.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// The Python interpreter that can `import grpc`; `None`, said loudly, where it is not installed.
+///
+/// # Panics
+/// Instead of `None` when `TULLE_REQUIRE_FOREIGN_TESTS=1`, which says that this machine has everything.
+pub fn python() -> Option<PathBuf> {
+    installed("python")
+}
+
+/// The Envoy binary; `None`, said loudly, where it is not installed.
+///
+/// # Panics
+/// As [`python`].
+pub fn envoy() -> Option<PathBuf> {
+    installed("envoy")
+}
+
+#[expect(clippy::disallowed_methods, reason = "test support: the switches are read where they act")]
+fn installed(program: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("TULLE_TEST_PYTHON").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+        Some(cache.join("tulle/python"))
+    });
+    if let Some(path) = folder.map(|folder| folder.join("bin").join(program)).filter(|path| path.is_file()) {
+        return Some(path);
+    }
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("test");
+    let required = std::env::var_os("TULLE_REQUIRE_FOREIGN_TESTS").is_some_and(|value| value == "1");
+    assert!(!required, "{test} cannot run, and TULLE_REQUIRE_FOREIGN_TESTS=1 forbids to skip it: no {program}");
+    // Not `eprintln!`: a skipped test passes, and the output of passing tests is swallowed.
+    let line = format!("\nSKIPPED {test}: {program} is not installed. `.ci/run` installs it and runs this.\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    None
+}
