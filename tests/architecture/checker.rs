@@ -138,6 +138,7 @@ fn codec_types_stay_in_codec() {
     refused("proxy/src/http/mod.rs", "use {httparse::Request, std::fmt};", "crate `httparse`");
     accepted("proxy/src/codec/h2.rs", "use h2::client::SendRequest;");
     accepted("proxy/src/pool/mod.rs", "mod h2;\nfn f() { h2::get() }");
+    accepted("proxy/src/pool/mod.rs", "mod h2;\npub(crate) use h2::Lease;");
     accepted("proxy/src/pool/mod.rs", "use crate::codec::h2;\nfn f() { h2::get() }");
 }
 

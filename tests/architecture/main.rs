@@ -20,8 +20,9 @@ use crate::source::Source;
 const CODE: &[&str] =
     &["proto", "identity", "proxy", "control-plane", "injector", "cli", "tests", "benches", "examples"];
 
+/// The repository: as cargo says at run time, since worktrees may share one target folder.
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }
 
 #[test]

@@ -110,9 +110,11 @@ fn is_shared_state(word: &str) -> bool {
     EXACT.contains(&word) || word.starts_with("ArcSwap") || atomic
 }
 
-/// Whether `used` starts at the external crate `name`, not at a module of the same name bound in this file.
+/// Whether `used` starts at the external crate `name`, not at a module of the same name that this file
+/// declares or imports.
 fn names_crate(source: &Source, used: &PathUse, name: &str) -> bool {
-    let local = source.bound.contains(name) && !used.import && !used.absolute;
+    let bound = if used.import { &source.declared } else { &source.bound };
+    let local = bound.contains(name) && !used.absolute;
     used.segments.first().is_some_and(|first| first == name) && !local
 }
 

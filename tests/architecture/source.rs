@@ -46,6 +46,8 @@ pub struct Source {
     pub test_modules: Vec<Vec<String>>,
     /// Names this file binds itself: by `use` or by `mod`.
     pub bound: BTreeSet<String>,
+    /// Modules this file declares.
+    pub declared: BTreeSet<String>,
 }
 
 impl Source {
@@ -145,6 +147,7 @@ impl Source {
             return 1;
         };
         self.bound.insert(name.to_string());
+        self.declared.insert(name.to_string());
         let mut modules = scope.modules.clone();
         modules.push(name.to_string());
         self.cover(&rest[..2], scope);

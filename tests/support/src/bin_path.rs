@@ -2,7 +2,7 @@
 //! package.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,6 +27,7 @@ pub fn binary(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+#[expect(clippy::disallowed_methods, reason = "test support: cargo tells the test where it belongs")]
 fn build(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     // TARGET/PROFILE/deps/test-HASH
     let test = std::env::current_exe().context("path of the running test")?;
@@ -36,9 +37,10 @@ fn build(package: &str, name: &str) -> anyhow::Result<PathBuf> {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("no workspace folder")?;
+    // As cargo says at run time, since worktrees may share one target folder.
+    let manifest_dir = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let done = Command::new(env!("CARGO"))
-        .current_dir(workspace)
+        .current_dir(manifest_dir)
         .args(["build", "--quiet", "--package", package, "--bin", name, "--profile", profile, "--target-dir"])
         .arg(target_dir)
         .output()
