@@ -9,11 +9,17 @@ mod metrics;
 /// The vocabulary: what a mesh is.
 pub mod model;
 
+/// Where objects come from.
+pub mod source;
+
 /// The single writer of the mesh.
 pub mod registry;
 
 /// From the mesh to resources.
 pub mod translate;
+
+/// What is wrong with a directory of manifests.
+pub mod validate;
 
 /// Who calls.
 mod caller;

@@ -26,6 +26,8 @@ pub struct Rejected {
     pub reason: String,
     /// A value that would have been right, where the key is known.
     pub example: Option<&'static str>,
+    /// The key itself is unknown.
+    pub unknown: bool,
 }
 
 /// An entry whose value is parsed by a function and lands in the field of the same name.
@@ -97,22 +99,23 @@ pub fn read(policy: &mut Policy, key: &str, value: &str, last: Option<&Policy>) 
             if let Some(last) = last {
                 (known.keep)(policy, last);
             }
-            Rejected { reason, example: Some(known.example) }
+            Rejected { reason, example: Some(known.example), unknown: false }
         });
     }
-    let reason = if LATER.contains(&name) {
+    let later = LATER.contains(&name);
+    let reason = if later {
         "this annotation is not supported yet, and has no effect".to_owned()
     } else {
         let keys: Vec<_> = ANNOTATIONS.iter().map(|a| a.key).collect();
         format!("there is no such annotation; those of a service are {}", keys.join(", "))
     };
-    Err(Rejected { reason, example: None })
+    Err(Rejected { reason, example: None, unknown: !later })
 }
 
 fn read_port_protocol(policy: &mut Policy, port: &str, value: &str, last: Option<&Policy>) -> Result<(), Rejected> {
     let Ok(port) = port.parse::<Port>() else {
         let reason = format!("\"{port}\" is not a port number, as in tulle.io/protocol.8080");
-        return Err(Rejected { reason, example: Some("http") });
+        return Err(Rejected { reason, example: Some("http"), unknown: false });
     };
     match values::protocol(value.trim()) {
         Ok(protocol) => {
@@ -123,7 +126,7 @@ fn read_port_protocol(policy: &mut Policy, port: &str, value: &str, last: Option
             if let Some(kept) = last.and_then(|last| last.port_protocols.get(&port)) {
                 policy.port_protocols.insert(port, *kept);
             }
-            Err(Rejected { reason, example: Some("http") })
+            Err(Rejected { reason, example: Some("http"), unknown: false })
         }
     }
 }

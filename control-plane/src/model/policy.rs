@@ -187,6 +187,19 @@ pub enum RetryOn {
     Grpc(&'static str),
 }
 
+impl RetryOn {
+    /// The statuses it names.
+    pub fn statuses(&self) -> impl Iterator<Item = u32> + use<> {
+        let range = if let Self::Status(first, last) = self { Some(*first..=*last) } else { None };
+        range.into_iter().flatten().map(u32::from)
+    }
+
+    /// The response header it names.
+    pub fn header(&self) -> Option<&str> {
+        if let Self::Header(name) = self { Some(name) } else { None }
+    }
+}
+
 /// How many retries may be in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RetryBudget {

@@ -58,33 +58,26 @@ pub struct Problem {
     /// The object, when it is known which.
     pub object: Option<ObjectRef>,
     /// The field path within the object, such as `spec.ports[0].targetPort`; empty for the whole object.
-    pub field: String,
+    pub field: Box<str>,
     /// What is wrong, as a sentence without a full stop.
-    pub reason: String,
+    pub reason: Box<str>,
     /// A value that would have been right.
-    pub example: Option<String>,
+    pub example: Option<Box<str>>,
 }
 
 impl Problem {
     /// A problem of `severity` with `object` at `field`.
-    pub fn new(severity: Severity, object: ObjectRef, field: &str, reason: impl Into<String>) -> Self {
-        Self {
-            severity,
-            place: None,
-            object: Some(object),
-            field: field.to_owned(),
-            reason: reason.into(),
-            example: None,
-        }
+    pub fn new(severity: Severity, object: ObjectRef, field: &str, reason: impl Into<Box<str>>) -> Self {
+        Self { severity, place: None, object: Some(object), field: field.into(), reason: reason.into(), example: None }
     }
 
     /// A problem with a file that could not be used.
-    pub fn file(place: Place, reason: impl Into<String>) -> Self {
+    pub fn file(place: Place, reason: impl Into<Box<str>>) -> Self {
         Self {
             severity: Severity::Error,
             place: Some(place),
             object: None,
-            field: String::new(),
+            field: Box::default(),
             reason: reason.into(),
             example: None,
         }
@@ -99,7 +92,7 @@ impl Problem {
 
     /// The same problem, with an example of a right value.
     #[must_use]
-    pub fn example(mut self, example: impl Into<String>) -> Self {
+    pub fn example(mut self, example: impl Into<Box<str>>) -> Self {
         self.example = Some(example.into());
         self
     }

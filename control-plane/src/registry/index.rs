@@ -18,6 +18,9 @@ pub(super) struct Claim {
     pub(super) owner: AddressOwner,
 }
 
+/// Namespace, label and value.
+type LabelOf = (Arc<str>, Arc<str>, Arc<str>);
+
 /// All indexes.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -28,7 +31,7 @@ pub(super) struct Index {
     pub(super) slices: BTreeMap<Key, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
     pub(super) claims: HashMap<IpAddr, BTreeSet<Claim>>,
     /// Names of workloads by namespace and label.
-    labels: HashMap<(Arc<str>, Arc<str>, Arc<str>), BTreeSet<Arc<str>>>,
+    labels: HashMap<LabelOf, BTreeSet<Arc<str>>>,
     /// Names of workloads by owner.
     owners: BTreeMap<Key, BTreeSet<Arc<str>>>,
     /// Services whose slices hold an address; counted, since several slices may.

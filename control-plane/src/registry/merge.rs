@@ -136,7 +136,7 @@ pub(super) fn inbound(index: &Index, owner: &Key, problems: &mut Vec<Problem>) -
         for port in &workload.ports {
             let declared = port.protocol.or(namespace.protocol);
             let protocol = declared.unwrap_or_else(|| Protocol::undeclared(port.port));
-            ports.entry(port.port).or_insert(InboundPort { protocol, mtls: namespace.mtls(), service: None });
+            ports.entry(port.port).or_insert_with(|| InboundPort { protocol, mtls: namespace.mtls(), service: None });
         }
     }
     (!none).then(|| InboundView { ports, mtls: namespace.mtls(), changed: 0 })

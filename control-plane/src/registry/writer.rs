@@ -52,7 +52,9 @@ impl Writer {
             let policy = Arc::new(self.index.policy(namespace));
             let version = self.mesh.version;
             let view = self.namespace(namespace);
-            (view.policy, view.policy_changed) = (policy, version);
+            if view.policy != policy {
+                (view.policy, view.policy_changed) = (policy, version);
+            }
         }
         for key in &dirty.workloads {
             self.build_workload(key);
@@ -81,6 +83,7 @@ impl Writer {
         let workload = self.index.workloads.get(&key.namespace).and_then(|w| w.get(&key.name)).cloned();
         let workloads = &mut self.namespace(&key.namespace).workloads;
         match workload {
+            Some(workload) if workloads.get(&key.name).is_some_and(|old| old.workload == workload) => {}
             Some(workload) => {
                 workloads.insert(key.name.clone(), Arc::new(WorkloadView { workload, changed: version }));
             }
@@ -102,12 +105,16 @@ impl Writer {
             (old, Some(mut new)) => {
                 let mut touched = Touched::default();
                 date(old.as_deref(), &mut new, version, &mut touched);
+                if old.is_some_and(|old| old.ports.iter().any(|port| new.port(port.port).is_none())) {
+                    self.mesh.removed = version;
+                }
                 touched.note(&mut self.mesh, version);
                 self.namespace(&key.namespace).services.insert(key.name.clone(), Arc::new(new));
             }
             (Some(_), None) => {
                 self.namespace(&key.namespace).services.remove(&key.name);
                 Touched::all().note(&mut self.mesh, version);
+                self.mesh.removed = version;
             }
             (None, None) => {}
         }
@@ -169,18 +176,14 @@ struct Touched {
     spec: bool,
     accounts: bool,
     endpoints: bool,
-    removed: bool,
 }
 
 impl Touched {
     const fn all() -> Self {
-        Self { spec: true, accounts: true, endpoints: true, removed: true }
+        Self { spec: true, accounts: true, endpoints: true }
     }
 
     fn note(&self, mesh: &mut Mesh, version: u64) {
-        if self.removed {
-            mesh.removed = version;
-        }
         for (ty, changed) in ResourceType::ALL.iter().zip(&mut mesh.changed) {
             let touched = match ty {
                 ResourceType::Secret => false,
@@ -203,7 +206,6 @@ fn date(old: Option<&ServiceView>, new: &mut ServiceView, version: u64, touched:
     if let Some(old) = old {
         new.changed = if same_spec { old.changed } else { version };
         new.spread_changed = if same_spread { old.spread_changed } else { version };
-        touched.removed |= old.ports.iter().any(|port| new.port(port.port).is_none());
     }
     touched.spec |= !same_spec;
     touched.endpoints |= !same_spread;

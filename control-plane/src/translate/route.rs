@@ -81,20 +81,12 @@ impl ActionInput {
     }
 
     fn retry_policy(&self) -> RetryPolicy {
-        let statuses = |on: &RetryOn| match on {
-            RetryOn::Status(first, last) => u32::from(*first)..u32::from(*last).saturating_add(1),
-            _ => 0..0,
-        };
-        let headers = self.retry_on.iter().filter_map(|on| match on {
-            RetryOn::Header(name) => Some(has_header(name)),
-            _ => None,
-        });
         RetryPolicy {
             retry_on: conditions(&self.retry_on),
             num_retries: Some(wire::number(self.retry_limit)),
             per_try_timeout: self.per_try_timeout.map(wire::duration),
-            retriable_status_codes: self.retry_on.iter().flat_map(statuses).collect(),
-            retriable_headers: headers.collect(),
+            retriable_status_codes: self.retry_on.iter().flat_map(RetryOn::statuses).collect(),
+            retriable_headers: self.retry_on.iter().filter_map(RetryOn::header).map(has_header).collect(),
             retry_back_off: Some(RetryBackOff {
                 base_interval: Some(wire::duration(self.backoff.base)),
                 max_interval: Some(wire::duration(self.backoff.max)),

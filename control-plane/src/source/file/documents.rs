@@ -1,0 +1,172 @@
+//! A file as a sequence of YAML documents, each one object. All errors of a file are found, not only the first.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{Location, Spanned};
+
+use super::manifest::{self, Converted};
+use crate::model::delta::Item;
+use crate::model::problem::{Place, Problem, Severity};
+use crate::model::{Object, ObjectRef, Origin};
+
+/// What a good file holds.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) items: Vec<Item>,
+    /// What is wrong though the file is usable.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// The last good value of an object of the same file.
+pub(super) type LastGood<'a> = &'a dyn Fn(&ObjectRef) -> Option<Object>;
+
+/// Reads `text`, the content of `file`.
+///
+/// # Errors
+/// Every reason why the file as a whole cannot be used.
+pub(super) fn read(file: &Arc<str>, text: &str, last: LastGood<'_>) -> Result<Read, Vec<Problem>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut read = Read::default();
+    let mut errors = Vec::new();
+    for (number, (line, text)) in split(text).into_iter().enumerate() {
+        let document = Document { file, line, text };
+        let origin = Origin { file: file.clone(), document: u32::try_from(number).unwrap_or(u32::MAX), line };
+        match document.read(last, &mut read.problems) {
+            Ok(object) => read.items.extend(object.map(|object| Item { origin, object })),
+            Err(problem) => errors.push(problem),
+        }
+    }
+    if errors.is_empty() { Ok(read) } else { Err(errors) }
+}
+
+/// Splits at lines that start a document. Such a line cannot be inside of one: block scalars are indented, and other
+/// scalars must not contain it (YAML 1.2.2, section 9.1.2). Documents of nothing but comments are left out.
+fn split(text: &str) -> Vec<(u32, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line, mut at) = (0, 1, 0_usize);
+    let mut line_number: u32 = 0;
+    for line in text.split_inclusive('\n') {
+        line_number = line_number.saturating_add(1);
+        let marker =
+            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if marker {
+            documents.push((start_line, text.get(start..at).unwrap_or_default()));
+            (start, start_line) = (at, line_number);
+        }
+        at = at.saturating_add(line.len());
+    }
+    documents.push((start_line, text.get(start..).unwrap_or_default()));
+    documents.retain(|(_, document)| !document.lines().all(is_blank));
+    documents
+}
+
+fn is_blank(line: &str) -> bool {
+    let line = line.strip_prefix("---").unwrap_or(line).trim();
+    line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "..."
+}
+
+/// A value and where in its document it stands.
+#[derive(Debug)]
+pub(super) struct Located<T> {
+    value: T,
+    pub(super) at: Location,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Spanned::deserialize(deserializer).map(|Spanned { value, defined, .. }| Self { value, at: defined })
+    }
+}
+
+impl<T> Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// A document and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Document<'a> {
+    file: &'a Arc<str>,
+    /// Its first line in the file, from 1.
+    line: u32,
+    text: &'a str,
+}
+
+/// What every object has.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "apiVersion")]
+    api_version: Option<String>,
+    kind: Option<Located<String>>,
+}
+
+impl Document<'_> {
+    fn read(&self, last: LastGood<'_>, problems: &mut Vec<Problem>) -> Result<Option<Object>, Problem> {
+        let head: Head = self.parse()?;
+        let (Some(api_version), Some(kind)) = (head.api_version, head.kind) else {
+            let reason = "it is no Kubernetes object: apiVersion or kind is missing";
+            return Err(Problem::file(self.first_line(), reason));
+        };
+        let (group, _) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let converted = match (&*api_version, &**kind) {
+            ("v1", "Service") => manifest::service(self, &self.parse()?, last),
+            ("v1", "Namespace") => manifest::namespace(self, &self.parse()?, last),
+            ("discovery.k8s.io/v1", "EndpointSlice") => manifest::endpoint_slice(self, &self.parse()?),
+            ("tulle.io/v1alpha1", "Workload") => manifest::workload(self, &self.parse()?),
+            ("v1", "List") => {
+                Err(Problem::file(self.place(&kind.at), "a List is not read: write its items as documents"))
+            }
+            _ if group == "tulle.io" => {
+                let reason = format!("there is no {api_version} {} in this version of Tulle", *kind);
+                Err(Problem::file(self.place(&kind.at), reason).example("tulle.io/v1alpha1 Workload"))
+            }
+            // Manifests of an application hold much that is none of a mesh's business.
+            _ => Ok(Converted::default()),
+        };
+        converted.map(|converted| {
+            problems.extend(converted.problems);
+            converted.object
+        })
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        serde_saphyr::from_str(self.text).map_err(|error| {
+            let place = error.location().map_or_else(|| self.first_line(), |location| self.place(&location));
+            let text = error.without_snippet().to_string();
+            let reason = text.lines().next().unwrap_or("it is not valid");
+            // The position is in front already.
+            Problem::file(place, reason.split(" at line ").next().unwrap_or(reason))
+        })
+    }
+
+    /// Where in the file something of this document stands.
+    pub(super) fn place(&self, location: &Location) -> Place {
+        let line = u32::try_from(location.line()).unwrap_or(u32::MAX);
+        Place {
+            file: self.file.clone(),
+            line: self.line.saturating_add(line).saturating_sub(1),
+            column: u32::try_from(location.column()).unwrap_or(0),
+        }
+    }
+
+    fn first_line(&self) -> Place {
+        Place { file: self.file.clone(), line: self.line, column: 0 }
+    }
+
+    /// The reason why the whole file is not used, at `location`.
+    pub(super) fn error(
+        &self,
+        object: &ObjectRef,
+        field: &str,
+        location: &Location,
+        reason: impl Into<Box<str>>,
+    ) -> Problem {
+        Problem::new(Severity::Error, object.clone(), field, reason).at(self.place(location))
+    }
+}

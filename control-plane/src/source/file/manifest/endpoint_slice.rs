@@ -1,0 +1,125 @@
+//! `discovery.k8s.io/v1 EndpointSlice`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::super::documents::{Document, Located};
+use super::Converted;
+use super::meta::Meta;
+use crate::model::endpoint::{SliceEndpoint, SlicePort};
+use crate::model::{EndpointSlice, Health, Kind, Locality, Object, ObjectRef, Port, Problem, Protocol, Severity};
+
+/// Label that names the service a slice belongs to.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// An EndpointSlice as written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in super::super) struct EndpointSliceManifest {
+    metadata: Meta,
+    address_type: Option<Located<String>>,
+    #[serde(default)]
+    endpoints: Option<Vec<EndpointManifest>>,
+    #[serde(default)]
+    ports: Option<Vec<PortManifest>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct EndpointManifest {
+    addresses: Vec<Located<String>>,
+    conditions: Option<Conditions>,
+    zone: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortManifest {
+    name: Option<String>,
+    port: Option<Located<u16>>,
+    protocol: Option<String>,
+    app_protocol: Option<String>,
+}
+
+pub(in super::super) fn endpoint_slice(
+    document: &Document<'_>,
+    manifest: &EndpointSliceManifest,
+) -> Result<Converted, Problem> {
+    let object = manifest.metadata.reference(document, Kind::EndpointSlice)?;
+    let unused = |field: &str, reason: &str| Converted {
+        object: None,
+        problems: vec![Problem::new(Severity::Info, object.clone(), field, reason)],
+    };
+    let Some(service) = manifest.metadata.label(SERVICE_LABEL) else {
+        return Ok(unused("metadata.labels", "it belongs to no service: it has no label kubernetes.io/service-name"));
+    };
+    if manifest.address_type.as_ref().is_some_and(|ty| ty.as_str() == "FQDN") {
+        return Ok(unused("addressType", "endpoints that are names are not supported: the slice is left alone"));
+    }
+    let mut endpoints = Vec::new();
+    for endpoint in manifest.endpoints.iter().flatten() {
+        let health = endpoint.conditions.as_ref().map_or(Health::Ready, Conditions::health);
+        let locality = Locality::new("", endpoint.zone.as_deref().unwrap_or_default());
+        for text in &endpoint.addresses {
+            let address = address(document, &object, text)?;
+            endpoints.push(SliceEndpoint { address, health, locality: locality.clone() });
+        }
+    }
+    let slice = EndpointSlice {
+        created: manifest.metadata.created(),
+        service: service.into(),
+        ports: ports(document, &object, manifest)?,
+        endpoints,
+        key: object.key,
+    };
+    Ok(Converted { object: Some(Object::EndpointSlice(Arc::new(slice))), problems: Vec::new() })
+}
+
+impl Conditions {
+    /// Unknown readiness counts as ready, and a terminating endpoint may serve until it does not.
+    /// Source: `EndpointConditions` in the Kubernetes API reference.
+    fn health(&self) -> Health {
+        match (self.ready.unwrap_or(true), self.serving.unwrap_or(false), self.terminating.unwrap_or(false)) {
+            (_, true, true) => Health::Draining,
+            (true, _, false) => Health::Ready,
+            (..) => Health::Unready,
+        }
+    }
+}
+
+fn address(document: &Document<'_>, object: &ObjectRef, text: &Located<String>) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| {
+        let reason = format!("\"{}\" is not an IP address", text.as_str());
+        document.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3")
+    })
+}
+
+fn ports(
+    document: &Document<'_>,
+    object: &ObjectRef,
+    manifest: &EndpointSliceManifest,
+) -> Result<Vec<SlicePort>, Problem> {
+    let mut ports = Vec::new();
+    let tcp = |port: &&PortManifest| port.protocol.as_deref().is_none_or(|transport| transport == "TCP");
+    for written in manifest.ports.iter().flatten().filter(tcp) {
+        // A port without a number is 'all ports', which no service refers to.
+        let Some(number) = &written.port else {
+            continue;
+        };
+        let Some(port) = Port::new(**number) else {
+            return Err(document.error(object, "ports.port", &number.at, "0 is not a port"));
+        };
+        let name = written.name.as_deref().unwrap_or_default();
+        let protocol = Protocol::declared(written.app_protocol.as_deref(), name);
+        ports.push(SlicePort { name: name.into(), port, protocol });
+    }
+    Ok(ports)
+}

@@ -1,0 +1,141 @@
+//! `v1 Service`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::super::documents::{Document, LastGood, Located};
+use super::Converted;
+use super::meta::Meta;
+use crate::model::service::{ServicePort, TargetPort};
+use crate::model::{Kind, Object, ObjectRef, Port, Problem, Protocol, Service, Severity};
+
+/// A Service as written.
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct ServiceManifest {
+    metadata: Meta,
+    #[serde(default)]
+    spec: Spec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    r#type: Option<Located<String>>,
+    selector: Option<BTreeMap<String, String>>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<Located<String>>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<Located<String>>>,
+    ports: Option<Vec<PortManifest>>,
+    traffic_distribution: Option<String>,
+    publish_not_ready_addresses: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortManifest {
+    name: Option<String>,
+    port: Located<u16>,
+    protocol: Option<String>,
+    app_protocol: Option<String>,
+    target_port: Option<Located<String>>,
+}
+
+pub(in super::super) fn service(
+    document: &Document<'_>,
+    manifest: &ServiceManifest,
+    last: LastGood<'_>,
+) -> Result<Converted, Problem> {
+    let object = manifest.metadata.reference(document, Kind::Service)?;
+    let spec = &manifest.spec;
+    if let Some(kind) = spec.r#type.as_ref().filter(|kind| kind.as_str() == "ExternalName") {
+        let reason = "services of type ExternalName are not supported yet: connections to it pass through";
+        let problem = Problem::new(Severity::Info, object, "spec.type", reason).at(document.place(&kind.at));
+        return Ok(Converted { object: None, problems: vec![problem] });
+    }
+    let last = match last(&object) {
+        Some(Object::Service(service)) => Some(service.policy.clone()),
+        Some(Object::Namespace(_) | Object::EndpointSlice(_) | Object::Workload(_)) | None => None,
+    };
+    let (policy, mut problems) = manifest.metadata.policy(document, &object, last.as_ref());
+    let ports = ports(document, &object, spec, &mut problems)?;
+    if ports.is_empty() {
+        let reason = "it has no TCP port, so there is nothing for a mesh to do";
+        problems.push(Problem::new(Severity::Info, object, "spec.ports", reason));
+        return Ok(Converted { object: None, problems });
+    }
+    let selector = spec.selector.iter().flatten();
+    let service = Service {
+        created: manifest.metadata.created(),
+        selector: selector.map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
+        cluster_ips: cluster_ips(document, &object, spec)?,
+        ports,
+        prefer_close: spec.traffic_distribution.as_deref().is_some_and(|value| value.starts_with("Prefer")),
+        publish_unready: spec.publish_not_ready_addresses.unwrap_or(false),
+        policy,
+        key: object.key,
+    };
+    Ok(Converted { object: Some(Object::Service(Arc::new(service))), problems })
+}
+
+/// The addresses; none for a headless service, and for one that was given none yet.
+fn cluster_ips(document: &Document<'_>, object: &ObjectRef, spec: &Spec) -> Result<Vec<IpAddr>, Problem> {
+    let written: Vec<_> = match &spec.cluster_ips {
+        Some(all) if !all.is_empty() => all.iter().map(|ip| ("spec.clusterIPs", ip)).collect(),
+        Some(_) | None => spec.cluster_ip.iter().map(|ip| ("spec.clusterIP", ip)).collect(),
+    };
+    let mut addresses = Vec::new();
+    for (field, text) in written.into_iter().filter(|(_, text)| !["None", ""].contains(&text.as_str())) {
+        let address = text.parse().map_err(|_| {
+            let reason = format!("\"{}\" is not an IP address", text.as_str());
+            document.error(object, field, &text.at, reason).example("10.96.0.12")
+        })?;
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn ports(
+    document: &Document<'_>,
+    object: &ObjectRef,
+    spec: &Spec,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<ServicePort>, Problem> {
+    let mut ports: Vec<ServicePort> = Vec::new();
+    for (index, written) in spec.ports.iter().flatten().enumerate() {
+        let field = |name: &str| format!("spec.ports[{index}].{name}");
+        if let Some(transport) = written.protocol.as_deref().filter(|transport| *transport != "TCP") {
+            let reason = format!("{transport} ports are not supported: they are left alone");
+            problems.push(Problem::new(Severity::Info, object.clone(), &field("protocol"), reason));
+            continue;
+        }
+        let Some(port) = Port::new(*written.port) else {
+            return Err(document.error(object, &field("port"), &written.port.at, "0 is not a port"));
+        };
+        if ports.iter().any(|known| known.port == port) {
+            let reason = format!("port {port} is in the list twice");
+            return Err(document.error(object, &field("port"), &written.port.at, reason));
+        }
+        let name = written.name.as_deref().unwrap_or_default();
+        let target = target(written, port).map_err(|reason| {
+            let location = written.target_port.as_ref().map_or(&written.port.at, |target| &target.at);
+            document.error(object, &field("targetPort"), location, reason)
+        })?;
+        let protocol = Protocol::declared(written.app_protocol.as_deref(), name);
+        ports.push(ServicePort { name: name.into(), port, target, protocol });
+    }
+    Ok(ports)
+}
+
+fn target(written: &PortManifest, port: Port) -> Result<TargetPort, String> {
+    match &written.target_port {
+        None => Ok(TargetPort::Number(port)),
+        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
+            text.parse().map(TargetPort::Number).map_err(|_| format!("\"{}\" is not a port", text.as_str()))
+        }
+        Some(name) => Ok(TargetPort::Name(name.as_str().into())),
+    }
+}
