@@ -59,7 +59,6 @@ pub struct Handle {
     pub admin_addr: SocketAddr,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    _inputs: Vec<crate::registry::Input>,
     _stop: DropGuard,
     /// Answers until the very end, so that probes see what happens.
     _admin: AbortOnDropHandle<()>,
@@ -106,10 +105,10 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone().drop_guard();
     let tasks = TaskTracker::new();
-    let (registry, inputs) = Registry::start(1);
+    let (registry, mut inputs) = Registry::start(1);
     let registry = Arc::new(registry);
-    for input in &inputs {
-        input.send(vec![crate::model::Delta::Reset(Vec::new())]).await?;
+    if let Some(input) = inputs.pop() {
+        crate::source::file::start(&settings.config_dir, input)?;
     }
     let shared = Arc::new(Shared {
         translator: Arc::new(Translator::new(&settings.cluster_domain, settings.trust_domain.clone())),
@@ -149,7 +148,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     #[expect(clippy::disallowed_methods, reason = "beside every path, and ended by the handle")]
     let admin = AbortOnDropHandle::new(tokio::spawn(admin::serve(admin, pages)));
     tracing::info!(xds = %xds_addr, plaintext = ?plaintext_addr, admin = %admin_addr, "the control plane serves");
-    Ok(Handle { xds_addr, plaintext_addr, admin_addr, shutdown, tasks, _inputs: inputs, _stop: stop, _admin: admin })
+    Ok(Handle { xds_addr, plaintext_addr, admin_addr, shutdown, tasks, _stop: stop, _admin: admin })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

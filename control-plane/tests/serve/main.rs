@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::large_futures, reason = "tests: a failure is a panic, and memory is no concern")]
 
+mod admin;
 mod ca;
+mod delta;
 mod identity;
+mod sotw;
 mod start;
 mod world;
