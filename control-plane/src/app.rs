@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::server::{self, Services, TlsIncoming, Tuning};
 use crate::settings::{Settings, not_loopback};
+use crate::source::file::FileSource;
 use crate::translate::Translator;
 use crate::xds::{Admission, Proxies, Shared};
 
@@ -59,6 +60,7 @@ pub struct Handle {
     pub admin_addr: SocketAddr,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    _files: FileSource,
     _stop: DropGuard,
     /// Answers until the very end, so that probes see what happens.
     _admin: AbortOnDropHandle<()>,
@@ -107,9 +109,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let tasks = TaskTracker::new();
     let (registry, mut inputs) = Registry::start(1);
     let registry = Arc::new(registry);
-    if let Some(input) = inputs.pop() {
-        crate::source::file::start(&settings.config_dir, input)?;
-    }
+    let input = inputs.pop().context("the registry has an input for its source")?;
+    let files = FileSource::start(&settings.config_dir, move |step| input.send_blocking(step).is_ok())?;
     let shared = Arc::new(Shared {
         translator: Arc::new(Translator::new(&settings.cluster_domain, settings.trust_domain.clone())),
         registry: registry.clone(),
@@ -148,7 +149,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     #[expect(clippy::disallowed_methods, reason = "beside every path, and ended by the handle")]
     let admin = AbortOnDropHandle::new(tokio::spawn(admin::serve(admin, pages)));
     tracing::info!(xds = %xds_addr, plaintext = ?plaintext_addr, admin = %admin_addr, "the control plane serves");
-    Ok(Handle { xds_addr, plaintext_addr, admin_addr, shutdown, tasks, _stop: stop, _admin: admin })
+    Ok(Handle { xds_addr, plaintext_addr, admin_addr, shutdown, tasks, _files: files, _stop: stop, _admin: admin })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
