@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub struct Facts {
     /// A control plane is configured; without one the proxy is ready as it is.
     pub control_plane_configured: bool,
-    /// The discovery stream is up and has answered.
+    /// The discovery stream is up.
     pub connected: bool,
     /// Discovery streams that came up since the start.
     pub streams: u64,

@@ -78,7 +78,7 @@ pub async fn run(deps: Deps) -> Infallible {
     loop {
         let started = Instant::now();
         let error = Box::pin(control.follow(&control_plane)).await;
-        if started.elapsed() >= stream::HEALTHY && control.answered {
+        if started.elapsed() >= stream::HEALTHY && control.opened {
             attempt = 0;
         }
         control.disconnected(&error);
@@ -98,8 +98,8 @@ struct Control {
     file: Option<LastGoodFile>,
     /// When to write the last-good file.
     save_at: Option<Instant>,
-    /// The current or last stream brought a response.
-    answered: bool,
+    /// The current or last connection came to a stream.
+    opened: bool,
 }
 
 impl Control {
@@ -119,7 +119,7 @@ impl Control {
                 None
             }
         });
-        Self { session, publisher, demands, bundle, status, file, save_at: None, answered: false }
+        Self { session, publisher, demands, bundle, status, file, save_at: None, opened: false }
     }
 
     fn restore(&mut self) {
@@ -141,7 +141,7 @@ impl Control {
 
     /// One stream from connect to its end, and why it ended.
     async fn follow(&mut self, settings: &ControlPlane) -> String {
-        self.answered = false;
+        self.opened = false;
         let connection = match self.attend(Box::pin(control_plane::connect(settings))).await {
             Ok(connection) => connection,
             Err(error) => return error.to_string(),
@@ -152,7 +152,13 @@ impl Control {
             Ok(stream) => stream,
             Err(status) => return refused(&status, settings),
         };
-        self.status.update(|facts| facts.streams = facts.streams.saturating_add(1));
+        info!("connected to the control plane");
+        self.opened = true;
+        // Not at the first response: a control plane that knows from the session what the proxy has may have none.
+        self.status.update(|facts| {
+            facts.streams = facts.streams.saturating_add(1);
+            facts.connected = true;
+        });
         loop {
             let sending = self.session.has_request();
             // Biased: answers go out before more is read, so a control plane that floods waits for itself; demands
@@ -203,22 +209,15 @@ impl Control {
 
     fn take_in(&mut self, response: DeltaDiscoveryResponse) {
         let (type_url, count) = (response.type_url.clone(), response.resources.len());
-        if !self.answered {
-            self.answered = true;
-            info!("connected to the control plane");
-        }
         let outcome = self.session.receive(response, Instant::now());
-        self.status.update(|facts| {
-            facts.connected = true;
-            match &outcome {
-                Outcome::Acked => {
-                    facts.acks = facts.acks.saturating_add(1);
-                    facts.last_error = None;
-                }
-                Outcome::Nacked(reason) => {
-                    facts.nacks = facts.nacks.saturating_add(1);
-                    facts.last_error = Some(reason.as_str().into());
-                }
+        self.status.update(|facts| match &outcome {
+            Outcome::Acked => {
+                facts.acks = facts.acks.saturating_add(1);
+                facts.last_error = None;
+            }
+            Outcome::Nacked(reason) => {
+                facts.nacks = facts.nacks.saturating_add(1);
+                facts.last_error = Some(reason.as_str().into());
             }
         });
         match outcome {
