@@ -1,0 +1,260 @@
+//! The command line, and the help that teaches it. What a subcommand does is in the file of its name.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  tulle demo                          a whole mesh on this machine: watch it lose parts and no request
+  tulle validate -f manifests/        check manifests before a control plane sees them
+  tulle control-plane --config-dir manifests/ --state-dir state/
+                                      serve them
+  tulle token create --state-dir state/ -n shop -s web > web.token
+                                      let the workload shop/web into the mesh
+  tulle proxy --namespace shop --workload web --service-account web --control-plane localhost:15012 \\
+      --trust-bundle state/trust-bundle.pem --token web.token --inbound 0.0.0.0:8080=127.0.0.1:3000
+                                      run its sidecar
+  tulle proxy-config endpoints        what that sidecar knows
+
+`tulle help COMMAND` has more about each of them.";
+
+/// Tulle, a service mesh: mutual TLS, load balancing, retries and failover for every workload.
+#[derive(Debug, Parser)]
+#[command(name = "tulle", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a small shop in a mesh on this machine, break parts of it, and show that no request fails
+    #[command(after_help = DEMO)]
+    Demo(DemoArgs),
+    /// Check a directory of manifests; problems are printed with file and line
+    #[command(after_help = VALIDATE)]
+    Validate(ValidateArgs),
+    /// Credentials of workloads outside Kubernetes
+    Token(TokenArgs),
+    /// Show what a running proxy knows: its listeners, routes, clusters, endpoints and certificate
+    #[command(after_help = PROXY_CONFIG)]
+    ProxyConfig(ProxyConfigArgs),
+    /// Run a sidecar proxy; takes the flags of tulle-proxy
+    #[command(disable_help_flag = true)]
+    Proxy(ComponentArgs),
+    /// Run a control plane; takes the flags of tulle-control-plane
+    #[command(disable_help_flag = true)]
+    ControlPlane(ComponentArgs),
+    /// One process of the demo
+    #[command(hide = true)]
+    DemoPart(PartArgs),
+}
+
+const DEMO: &str = "\
+Needs no root and no network. Everything lives in a temporary directory and on addresses 127.x, and is gone afterwards.
+The exit code is 0 only if every claim of the summary held.
+
+Examples:
+  tulle demo                          the show, about 45 seconds
+  tulle demo --keep                   leave the mesh running at the end, with things to try
+  tulle demo | tee demo.log           plain lines, as everywhere but on a terminal";
+
+/// `tulle demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Leave everything running at the end, until Ctrl-C, and print what to try
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// How long the show takes, about, from the first request on
+    #[arg(long, value_name = "N", default_value_t = 36, value_parser = clap::value_parser!(u64).range(20..=3600))]
+    pub(crate) seconds: u64,
+}
+
+const VALIDATE: &str = "\
+Exits with 1 when there is a problem. Only the files are read; no control plane is needed.
+
+Examples:
+  tulle validate -f examples/shop
+  tulle validate -f manifests/ && git push";
+
+/// `tulle validate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ValidateArgs {
+    /// Directory of manifests, as --config-dir of the control plane
+    #[arg(short = 'f', long = "files", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// `tulle token`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print a new token for a workload
+    #[command(after_help = TOKEN)]
+    Create(TokenCreateArgs),
+}
+
+const TOKEN: &str = "\
+Whoever holds the token can get certificates of the workload until it expires: keep it as a secret. It is signed with
+the key in the control plane's state directory, so run this where that directory is.
+
+Example:
+  tulle token create --state-dir /var/lib/tulle -n shop -s web --ttl 24h > web.token
+  tulle proxy --token web.token ...";
+
+/// `tulle token create`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenCreateArgs {
+    /// State directory of the control plane
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: PathBuf,
+    /// Namespace of the workload
+    #[arg(short, long, value_name = "NS")]
+    pub(crate) namespace: String,
+    /// Service account of the workload
+    #[arg(short, long, value_name = "SA")]
+    pub(crate) service_account: String,
+    /// How long it is valid, such as 24h, 30d or 1h30m; at most 366d
+    #[arg(long, default_value = "24h", value_parser = duration::parse)]
+    pub(crate) ttl: Duration,
+    /// Trust domain of the mesh
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    pub(crate) trust_domain: String,
+}
+
+const PROXY_CONFIG: &str = "\
+Reads the admin port, which answers on the proxy's own machine only.
+
+Examples:
+  tulle proxy-config                        everything, of the proxy with the usual port
+  tulle proxy-config endpoints              addresses, health, priority and identity of each endpoint
+  tulle proxy-config routes -o json | jq .  for programs
+  kubectl exec POD -c tulle-proxy -- tulle proxy-config certs";
+
+/// `tulle proxy-config`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ProxyConfigArgs {
+    /// What to show
+    #[arg(value_enum, default_value_t = Section::All)]
+    pub(crate) section: Section,
+    /// Admin address of the proxy
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
+    pub(crate) admin: SocketAddr,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// A part of a proxy's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Section {
+    /// What it accepts: its own ports, and the services it was asked for
+    Listeners,
+    /// HTTP routes, with time-outs and retries
+    Routes,
+    /// Destinations, with balancing and limits
+    Clusters,
+    /// Addresses of the destinations
+    Endpoints,
+    /// Its certificate and roots
+    Certs,
+    /// All of it
+    All,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// A component's own flags, which it reads itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ComponentArgs {
+    /// Its flags; --help shows them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub(crate) flags: Vec<OsString>,
+}
+
+/// A process of the demo.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PartArgs {
+    /// Process id of the demo; the part ends when that does
+    #[arg(long)]
+    pub(crate) parent: u32,
+    #[command(subcommand)]
+    pub(crate) part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Part {
+    /// A service of the shop
+    App(AppArgs),
+    /// A sidecar
+    #[command(disable_help_flag = true)]
+    Proxy(ComponentArgs),
+    /// The control plane
+    #[command(disable_help_flag = true)]
+    ControlPlane(ComponentArgs),
+}
+
+/// A service of the shop.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct AppArgs {
+    /// Which one
+    #[arg(long, value_enum)]
+    pub(crate) service: Service,
+    /// Name of this replica
+    #[arg(long)]
+    pub(crate) replica: String,
+    /// Where its sidecar connects
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// Where it reaches the catalog
+    #[arg(long)]
+    pub(crate) catalog: Option<SocketAddr>,
+}
+
+/// The services of the shop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// HTTP; asks the catalog for each request
+    Web,
+    /// HTTP
+    Catalog,
+    /// gRPC
+    Reviews,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_components_pass_through() {
+        let args = Args::try_parse_from(["tulle", "proxy", "--help", "--workers=1", "-x"]).unwrap();
+        let Command::Proxy(proxy) = args.command else { panic!("not the proxy: {args:?}") };
+        assert_eq!(proxy.flags, ["--help", "--workers=1", "-x"]);
+    }
+}
