@@ -30,6 +30,18 @@ pub(crate) struct H1Reply<'c> {
     pub(crate) close: bool,
     /// The request's method was HEAD.
     pub(crate) to_head: bool,
+    end: BodyEnd,
+}
+
+/// How the client knows the end of a reply's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyEnd {
+    /// By its framing, or there is no reply yet.
+    Framed,
+    /// By the end of the connection.
+    Connection,
+    /// It was to be the end of the connection, but the body was given up half way.
+    Broken,
 }
 
 impl<'c> Reply<'c> {
@@ -57,7 +69,10 @@ impl<'c> Reply<'c> {
         match self {
             Self::H1(reply) => {
                 let (framing, body) = reply.framing(&head, end);
-                reply.close |= framing == Framing::UntilClose;
+                if framing == Framing::UntilClose {
+                    reply.end = BodyEnd::Connection;
+                    reply.close = true;
+                }
                 let mut out = buffer::take();
                 write::response(&head, edit, framing, reply.close, &mut out);
                 Ok(BodyOut::H1(BodyWriter::new(reply.duplex, out, body)))
@@ -104,10 +119,22 @@ impl<'c> Reply<'c> {
         }
     }
 
-    /// Gives the request up without a reply.
+    /// Says in the reply's head that the connection ends after it: the rest of the request will not be read.
+    pub(crate) const fn close(&mut self) {
+        if let Self::H1(reply) = self {
+            reply.close = true;
+        }
+    }
+
+    /// Gives the request up without a reply, or in the middle of one.
     pub(crate) fn abort(&mut self, code: ResetCode) {
         match self {
-            Self::H1(reply) => reply.close = true,
+            Self::H1(reply) => {
+                reply.close = true;
+                if reply.end == BodyEnd::Connection {
+                    reply.end = BodyEnd::Broken;
+                }
+            }
             Self::H2(reply) => reply.reset(code),
         }
     }
@@ -121,7 +148,17 @@ impl<'c> Reply<'c> {
     }
 }
 
-impl H1Reply<'_> {
+impl<'c> H1Reply<'c> {
+    /// The way back for a request that arrived on `duplex`.
+    pub(crate) const fn new(duplex: &'c Duplex, http10: bool, close: bool, to_head: bool) -> Self {
+        Self { duplex, http10, close, to_head, end: BodyEnd::Framed }
+    }
+
+    /// Whether nothing but a reset of the connection can say that the reply is not complete.
+    pub(crate) const fn is_broken(&self) -> bool {
+        matches!(self.end, BodyEnd::Broken)
+    }
+
     /// How the reply is framed, in its head and in its body.
     fn framing(&self, head: &ResponseHead, end: bool) -> (Framing, Received) {
         let unknown = if self.http10 {

@@ -167,6 +167,7 @@ impl<'a> Attempt<'a> {
             match moved {
                 Ok(()) => {
                     sent.set(true);
+                    self.progress.read.set(true);
                     body.gone().await;
                     Stop::Downstream(Reason::DownstreamClosed)
                 }
@@ -220,6 +221,9 @@ impl<'a> Attempt<'a> {
         progress.replied.set(true);
         if let Some(reason) = header_reason(&head).filter(|_| edit.keep_ours) {
             progress.reason.set(Some(reason));
+        }
+        if !progress.read.get() {
+            reply.close();
         }
         let end = from.is_done();
         let mut to = reply.start(head, edit, end).map_err(|_| Stop::Downstream(Reason::DownstreamClosed))?;

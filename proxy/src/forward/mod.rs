@@ -85,6 +85,8 @@ pub(crate) struct Progress {
     pub(crate) attempts: Cell<u32>,
     /// Anything of a reply was sent: nothing can be answered instead any more.
     pub(crate) replied: Cell<bool>,
+    /// The request was read to its end.
+    pub(crate) read: Cell<bool>,
     pub(crate) sent: Relayed,
     pub(crate) received: Relayed,
     pub(crate) endpoint: RefCell<Option<Rc<EndpointState>>>,
@@ -99,6 +101,7 @@ impl Progress {
             reason: Cell::new(None),
             attempts: Cell::new(0),
             replied: Cell::new(false),
+            read: Cell::new(false),
             sent: Relayed::default(),
             received: Relayed::default(),
             endpoint: RefCell::default(),
@@ -290,6 +293,9 @@ async fn conclude(
     if progress.replied.get() {
         reply.abort(ResetCode::INTERNAL);
         return End::Broken;
+    }
+    if !body.is_done() {
+        reply.close();
     }
     answer(cx, head, reply, progress, failure.reason).await;
     if body.is_done() { End::Complete } else { End::Broken }

@@ -21,6 +21,7 @@ use crate::conn::Io;
 use crate::drain::Phase;
 use crate::forward::End;
 use crate::pool::H1Lease;
+use crate::relay;
 use crate::tcp;
 
 /// Serves requests until the downstream is done, breaks the rules, or we shut down.
@@ -40,6 +41,8 @@ pub(super) async fn serve(connection: &Connection, io: Io) {
         match Box::pin(exchange(connection, &mut wire, head, draining)).await {
             After::Next => {}
             After::Close => return Box::pin(linger(&mut wire)).await,
+            // An orderly end would be taken for the end of the reply.
+            After::Reset => return relay::abort(wire.into_parts().0.tcp()),
             After::Switched(lease) => return Box::pin(switched(connection, wire, *lease)).await,
         }
     }
@@ -48,6 +51,7 @@ pub(super) async fn serve(connection: &Connection, io: Io) {
 enum After {
     Next,
     Close,
+    Reset,
     Switched(Box<H1Lease>),
 }
 
@@ -59,14 +63,15 @@ async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request
     let mut body = BodyIn::from(reader);
     let http10 = head.http10;
     let head = RequestHead::H1(head);
-    let mut reply = Reply::H1(H1Reply { duplex, http10, close, to_head: head.is_head() });
+    let mut reply = Reply::H1(H1Reply::new(duplex, http10, close, head.is_head()));
     let end = connection.request(&head, &mut body, &mut reply).await;
-    let close = match &reply {
-        Reply::H1(reply) => reply.close,
-        Reply::H2(_) => true,
+    let (close, broken) = match &reply {
+        Reply::H1(reply) => (reply.close, reply.is_broken()),
+        Reply::H2(_) => (true, false),
     };
     match end {
         End::Switched(lease) => After::Switched(lease),
+        _ if broken => After::Reset,
         End::Complete if !close => After::Next,
         End::Complete | End::Broken => After::Close,
     }

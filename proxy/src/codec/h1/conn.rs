@@ -90,11 +90,11 @@ impl Connection {
         self.duplex.write_all(bytes).await
     }
 
-    /// Ends our direction, then reads and drops what still comes, up to 64 KiB: closing with unread bytes would reset
+    /// Ends our direction, then reads and drops what still comes, up to 1 MiB: closing with unread bytes would reset
     /// the connection and could destroy the reply on its way (RFC 9112 section 9.6).
     pub(crate) async fn close(&mut self) {
         let _ = self.duplex.shutdown().await;
-        let mut left = 64 * 1024usize;
+        let mut left = 1024 * 1024usize;
         while left > 0 {
             self.received = Received::default();
             match fill(&self.duplex, &mut self.received).await {

@@ -1,7 +1,10 @@
 //! Body framing as received: how many of the bytes at hand are payload, and where the body ends.
 //!
 //! Pure: bytes in, ranges out. Chunk extensions are dropped; trailers are kept and bounded.
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)
+)]
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -167,7 +170,9 @@ fn trailers(input: &[u8]) -> Result<Option<(Trailers, usize)>, DecodeError> {
     }
     let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
     match httparse::parse_headers(input, &mut slots) {
+        Ok(httparse::Status::Complete((taken, _))) if taken > MAX_TRAILERS => Err(DecodeError("trailers too large")),
         Ok(httparse::Status::Complete((taken, fields))) => {
+            strict_lines(input.get(..taken).unwrap_or_default())?;
             let mut map = HeaderMap::with_capacity(fields.len());
             for field in fields {
                 let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| DecodeError("trailer name"))?;
@@ -182,12 +187,18 @@ fn trailers(input: &[u8]) -> Result<Option<(Trailers, usize)>, DecodeError> {
     }
 }
 
+/// The lexer forgives bare line feeds; a section of trailers ends where everybody else thinks it does.
+fn strict_lines(section: &[u8]) -> Result<(), DecodeError> {
+    let bare = section.split_inclusive(|b| *b == b'\n').any(|line| !line.ends_with(b"\r\n"));
+    if bare { Err(DecodeError("line feed without carriage return")) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Decodes `input` given `piece` bytes at a time: payload, leftover, trailers.
-    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>, Option<Box<HeaderMap>>), DecodeError> {
+    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>, Trailers), DecodeError> {
         let mut decoder = Decoder::new(Framing::Chunked);
         let (mut held, mut payload, mut fed) = (Vec::new(), Vec::new(), 0);
         loop {
@@ -237,6 +248,20 @@ mod tests {
             b"5 \r\nhello\r\n",
             b"5;\x00\r\nhello\r\n",
             b"0\r\nbad name: x\r\n\r\n",
+            b"0\r\nX-A: 1\n\r\n",
+            b"0\r\nX-A: 1\r\n\n",
+            b"0\r\nX-A: 1\r\n folded\r\n\r\n",
+            b"0\n\r\n",
+            b"0\r\n\n",
+            b"0 ;x\r\n\r\n",
+            b"+5\r\nhello\r\n",
+            b"5\rhello\r\n",
+            b"5;a\rb\r\nhello\r\n",
+            b"5\r\nhello\n0\r\n\r\n",
+            b"5\r\nhello\r0\r\n\r\n",
+            b"1_0\r\n",
+            b";x\r\n",
+            b"0000000000000005\r\nhello\r\n",
         ] {
             let mut padded = bad.to_vec();
             padded.resize(bad.len() + 300, b'a');

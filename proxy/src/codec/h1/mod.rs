@@ -14,3 +14,11 @@ pub(crate) mod decode;
 
 /// One connection in either role: heads and bodies over a `Duplex`.
 pub(crate) mod conn;
+
+/// Tables of request heads.
+#[cfg(test)]
+mod request_tests;
+
+/// Tables of reply heads.
+#[cfg(test)]
+mod response_tests;

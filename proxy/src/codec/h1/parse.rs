@@ -130,7 +130,7 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
     let length = match lexed.parse_with_uninit_headers(input, &mut slots) {
         Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
         Ok(httparse::Status::Partial) if input.len() < limits.bytes => return early(input).map(|()| None),
-        Ok(_) => return Err(too_large(input)),
+        Ok(_) => return Err(too_large(input, limits)),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
         Err(error) => return Err(lexical(error)),
     };
@@ -149,11 +149,18 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
     let facts = Facts::of(head, &mut fields)?;
     let method = at.range(method.as_bytes())?;
     let (path, authority) = target::resolve(at, at.slice(&method), path, http10, &facts)?;
+    let (mut bytes, mut path) = (keep(head), path);
+    if path.is_empty() {
+        // An absolute target without a path (RFC 9112 sections 3.2.1 and 3.2.4): the head gains the byte it lacks.
+        let start = u16::try_from(bytes.len()).map_err(|_| HeadError::TargetTooLong)?;
+        path = start..start.checked_add(1).ok_or(HeadError::TargetTooLong)?;
+        bytes.push(if at.slice(&method) == b"OPTIONS" { b'*' } else { b'/' });
+    }
     let framing = facts.request_framing(http10)?;
     let keep_alive = if http10 { facts.keep_alive_token && !facts.close } else { !facts.close };
     let upgrade = facts.upgrade_token && facts.upgrade && !http10 && framing == Framing::None;
     facts.strip_upgrade(&mut fields, upgrade);
-    let raw = RawHead { bytes: keep(head), fields };
+    let raw = RawHead { bytes, fields };
     let request = Request { raw, method, path, authority, framing, http10, keep_alive, upgrade };
     Ok(Some((request, skipped.saturating_add(length))))
 }
@@ -182,8 +189,8 @@ pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Op
     collect(at, lexed.headers, false, &mut fields)?;
     let facts = Facts::of(head, &mut fields)?;
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
-    let framing = facts.response_framing(bodiless)?;
     let http10 = version == 0;
+    let framing = facts.response_framing(bodiless, http10)?;
     let keep_alive =
         (if http10 { facts.keep_alive_token && !facts.close } else { !facts.close }) && framing != Framing::UntilClose;
     let upgrade = status == 101 && facts.upgrade;
@@ -213,8 +220,9 @@ fn early(input: &[u8]) -> Result<(), HeadError> {
     Ok(())
 }
 
-fn too_large(input: &[u8]) -> HeadError {
-    if input.contains(&b'\n') { HeadError::TooLarge } else { HeadError::TargetTooLong }
+fn too_large(input: &[u8], limits: Limits) -> HeadError {
+    let line_ends = input.iter().take(limits.bytes).any(|b| *b == b'\n');
+    if line_ends { HeadError::TooLarge } else { HeadError::TargetTooLong }
 }
 
 fn lexical(error: httparse::Error) -> HeadError {
@@ -309,6 +317,7 @@ pub(super) struct Facts {
     keep_alive_token: bool,
     upgrade_token: bool,
     upgrade: bool,
+    h2c: bool,
 }
 
 impl Facts {
@@ -332,12 +341,13 @@ impl Facts {
                     facts.chunked = true;
                 }
                 Role::Upgrade => {
-                    facts.upgrade = fields::list(value).next().is_some()
-                        && !fields::list(value).any(|p| p.eq_ignore_ascii_case(b"h2c"));
+                    facts.upgrade |= fields::list(value).next().is_some();
+                    facts.h2c |= fields::list(value).any(|p| p.eq_ignore_ascii_case(b"h2c"));
                 }
                 Role::End | Role::Expect | Role::Hop | Role::Te | Role::Identity | Role::Ours => {}
             }
         }
+        facts.upgrade &= !facts.h2c;
         for name in nominated {
             for field in fields.iter_mut() {
                 let own = head.get(usize::from(field.name.start)..usize::from(field.name.end)).unwrap_or_default();
@@ -386,9 +396,10 @@ impl Facts {
         }
     }
 
-    fn response_framing(&self, bodiless: bool) -> Result<Framing, HeadError> {
+    fn response_framing(&self, bodiless: bool, http10: bool) -> Result<Framing, HeadError> {
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(HeadError::Framing("both transfer-encoding and content-length")),
+            (true, None) if http10 => Err(HeadError::Framing("transfer-encoding in HTTP/1.0")),
             _ if bodiless => Ok(Framing::None),
             (true, None) => Ok(Framing::Chunked),
             (false, Some(length)) => Ok(Framing::Length(length)),

@@ -23,7 +23,7 @@ pub(super) fn check_line(head: &[u8], method: &str, path: &str, http10: bool) ->
 }
 
 /// Splits the target into path and authority, and checks it against `Host` (RFC 9112 section 3.2).
-/// The authority of an absolute target replaces `Host`, for every reader alike.
+/// The authority of an absolute target replaces `Host`, for every reader alike; its path may come out empty.
 pub(super) fn resolve(
     at: Position<'_>,
     method: &[u8],
@@ -56,9 +56,8 @@ pub(super) fn resolve(
         .ok_or(HeadError::Target("form"))?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).ok_or(HeadError::Target("form"))?;
-    // A target without a path would need a byte that is not in the head; nobody sends one to a proxy that is transparent.
-    if !path.starts_with('/') {
-        return Err(HeadError::Target("absolute form without a path"));
+    if path.starts_with('?') {
+        return Err(HeadError::Target("absolute form with a query but no path"));
     }
     if !fields::is_authority(authority.as_bytes()) {
         return Err(HeadError::Target("authority"));

@@ -24,8 +24,12 @@ pub(crate) enum Framing {
 
 /// Writes a request's head.
 pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out: &mut Vec<u8>) {
-    push(out, &[head.method().as_bytes(), b" ", head.path().as_bytes(), b" HTTP/1.1\r\n"]);
-    field(out, b"host", head.authority().as_bytes());
+    push(out, &[head.method().as_bytes(), b" ", head.path().as_bytes()]);
+    match head.authority() {
+        // A client of HTTP/1.0 that names no host: HTTP/1.1 has no way to say that which everybody accepts.
+        "" => out.extend_from_slice(b" HTTP/1.0\r\n"),
+        authority => push(out, &[b" HTTP/1.1\r\nhost: ", authority.as_bytes(), b"\r\n"]),
+    }
     match head {
         RequestHead::H1(head) => {
             raw_fields(&head.raw, edit, framing == Framing::Same, out);
@@ -34,6 +38,10 @@ pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out:
             }
         }
         RequestHead::H2(head) => map_fields(&head.headers, edit, out),
+    }
+    if takes_trailers(head) {
+        // It is about this connection, and every hop says it anew (RFC 9110 section 10.1.4).
+        push(out, &[b"te: trailers\r\nconnection: te\r\n"]);
     }
     if let Some(peer) = edit.peer {
         field(out, fields::PEER_HEADER.as_bytes(), peer.as_bytes());
@@ -45,18 +53,18 @@ pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out:
 /// Writes a reply's head. `close`: nothing else will be sent on the connection.
 pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, close: bool, out: &mut Vec<u8>) {
     status_line(head.status(), reason(head), out);
+    // Where there can be no body, nothing speaks of one (RFC 9110 section 8.6, RFC 9112 section 6.1).
+    let same = framing == Framing::Same && !matches!(head.status(), 100..=199 | 204);
     match head {
         ResponseHead::H1(head) => {
-            raw_fields(&head.raw, edit, framing == Framing::Same, out);
+            raw_fields(&head.raw, edit, same, out);
             if head.upgrade {
                 field(out, b"connection", b"upgrade");
             }
         }
         ResponseHead::H2(head) => {
             map_fields(&head.headers, edit, out);
-            if framing == Framing::Same
-                && let Some(length) = head.headers.get(http::header::CONTENT_LENGTH)
-            {
+            if same && let Some(length) = head.headers.get(http::header::CONTENT_LENGTH) {
                 field(out, b"content-length", length.as_bytes());
             }
         }
@@ -105,6 +113,15 @@ pub(crate) fn last_chunk(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the sender said that it can take trailers.
+fn takes_trailers(head: &RequestHead) -> bool {
+    let says = |value: &[u8]| fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    match head {
+        RequestHead::H1(head) => head.raw.fields.iter().any(|f| f.role == Role::Te && says(head.raw.slice(&f.value))),
+        RequestHead::H2(head) => head.headers.get_all(http::header::TE).iter().any(|te| says(te.as_bytes())),
+    }
 }
 
 fn reason(head: &ResponseHead) -> &[u8] {

@@ -86,6 +86,7 @@ enum Action {
 pub struct Reply {
     actions: Vec<Action>,
     early: bool,
+    asks: bool,
 }
 
 impl Reply {
@@ -190,6 +191,12 @@ impl Reply {
     /// Answers when the head has come, before the body is read. The body is read, and the request recorded, after it.
     pub fn early(mut self) -> Self {
         self.early = true;
+        self
+    }
+
+    /// Says `100 Continue` when the head has come, and answers when the body has.
+    pub fn asks_for_body(mut self) -> Self {
+        self.asks = true;
         self
     }
 
@@ -346,6 +353,10 @@ async fn connection(
         };
         let reply = (shared.handler)(&request);
         let mut open = true;
+        if reply.asks {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            stream.flush().await?;
+        }
         if reply.early {
             open = act(&mut stream, &mut buffer, &reply.actions).await?;
         }

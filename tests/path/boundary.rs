@@ -1,0 +1,243 @@
+//! What a proxy counts as a request is what the application receives; what is ambiguous reaches nobody.
+
+use tulle_testing::upstream::Reply;
+use tulle_testing::upstream::http1::Recorded;
+
+use crate::boundary_lanes::Lane;
+
+/// A second request behind each refused one, which must not be seen either.
+const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
+/// Requests that are refused whole: a line for each, after `POST /f HTTP/1.1` and a host where it begins with `+`.
+const AMBIGUOUS: &[(&str, &str)] = &[
+    ("FR-01", "+Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"),
+    (
+        "FR-02",
+        "+Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n5c\r\nGPOST / HTTP/1.1\r\nContent-Length: 15\r\n\r\nx=1\r\n0\r\n\r\n",
+    ),
+    ("FR-03", "+Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("FR-03", "+Transfer-Encoding: identity\r\n\r\n0\r\n\r\n"),
+    ("FR-03", "+Transfer-Encoding:\r\n\r\n0\r\n\r\n"),
+    ("FR-03", "+Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
+    ("FR-03", "+Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    ("FR-03", "+Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+    ("FR-04", "+Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("FR-04", "+Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"),
+    ("FR-05", "POST /f HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("FR-07", "+Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+    ("FR-07", "+Content-Length : 34\r\n\r\n"),
+    ("FR-09", "+Content-Length: 2\r\nContent-Length: 2\r\n\r\nok"),
+    ("FR-09", "+Content-Length: 2, 2\r\n\r\nok"),
+    ("FR-10", "+Content-Length: 1\r\nContent-Length: 0\r\n\r\nk"),
+    ("FR-11", "+Content-Length: +1\r\n\r\nk"),
+    ("FR-11", "+Content-Length: 0x10\r\n\r\n"),
+    ("FR-11", "+Content-Length:\r\n\r\n"),
+    ("FR-11", "+Content-Length: 18446744073709551616\r\n\r\n"),
+    ("FR-16", "POST /f HTTP/1.1\nHost: a.test\n\n"),
+    ("FR-16", "+X: y\nContent-Length: 30\r\n\r\n"),
+    ("FR-18", "+X-A: 1\r\n continued\r\n\r\n"),
+    ("FR-18", "GET /f HTTP/1.1\r\n Host: a.test\r\n\r\n"),
+    ("FR-19", "+: x\r\n\r\n"),
+    ("FR-19", "+Content-Length 10\r\n\r\n"),
+    ("FR-19", "+Te\nst: x\r\n\r\n"),
+    ("FR-19", "+Transfer-\r\nEncoding: chunked\r\n\r\n"),
+    ("FR-20", "GET  /f HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("FR-20", "GET /f HTTP/1.1 \r\nHost: a.test\r\n\r\n"),
+    ("FR-20", "GET /f HTTP/1.2\r\nHost: a.test\r\n\r\n"),
+    ("FR-20", "GET /f HTTP/4294967295.255\r\nHost: a.test\r\n\r\n"),
+    ("FR-20", "GET /a\0b HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TG-01", "GET /f HTTP/1.1\r\n\r\n"),
+    ("TG-02", "GET /f HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+    ("TG-02", "GET /f HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+    ("TG-03", "GET /f HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+    ("TG-03", "GET /f HTTP/1.1\r\nHost: a/admin\r\n\r\n"),
+    ("TG-05", "GET http://u:p@b/f HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TG-05", "GET file:///etc/passwd HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TG-06", "GET * HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TG-06", "GET admin HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TG-06", "OPTIONS */x HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TN-02", "CONNECT /x HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TN-02", "CONNECT http://test/bar HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ("TN-02", "CONNECT b HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+];
+
+/// Bodies that break their framing before any of them can be passed on.
+const BROKEN: &[&str] = &[
+    "+Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\nhello\r\n0\r\n\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\n5;\0\r\nhello\r\n0\r\n\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\n0\r\nbad name: x\r\n\r\n",
+    "+Transfer-Encoding: chunked\r\n\r\n0\r\nX-A: 1\n\r\n",
+];
+
+fn whole(row: &str) -> Vec<u8> {
+    match row.strip_prefix('+') {
+        Some(fields) => format!("POST /f HTTP/1.1\r\nHost: a.test\r\n{fields}").into_bytes(),
+        None => row.as_bytes().to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_and_reach_nobody() {
+    for lane in Lane::both(|_| Reply::ok("hello")).await {
+        for (_, row) in AMBIGUOUS {
+            lane.refused(&[&whole(row), SMUGGLED].concat(), &[400, 501, 505]).await;
+        }
+        // Bytes that no text can hold.
+        for value in [&b"\xa0chunked\xa0"[..], b"\xffchunked\xff"] {
+            let bytes = [b"POST /f HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: ", value, b"\r\n\r\n0\r\n\r\n"];
+            lane.refused(&bytes.concat(), &[400, 501]).await;
+        }
+        assert_eq!(lane.refused(b"CONNECT b:80 HTTP/1.1\r\nHost: b:80\r\n\r\n", &[405]).await, 405);
+        assert_eq!(lane.app.connections(), 0, "{}: something was dialled", lane.name);
+        for row in BROKEN {
+            lane.refused(&[&whole(row), SMUGGLED].concat(), &[400]).await;
+        }
+        assert_eq!(lane.connect().await.exchange("GET", "/", "a.test").await.status, 200);
+        assert_eq!(lane.app.requests().len(), 1, "{}", lane.name);
+    }
+}
+
+/// A request that is accepted, and what the application gets of it.
+struct Row {
+    sent: &'static str,
+    line: &'static str,
+    host: &'static str,
+    body: &'static str,
+    /// Fields that must be there, with these values; `-` for absent.
+    fields: &'static [(&'static str, &'static str)],
+}
+
+const fn row(
+    sent: &'static str,
+    line: &'static str,
+    host: &'static str,
+    body: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+) -> Row {
+    Row { sent, line, host, body, fields }
+}
+
+const CHUNKED: &[(&str, &str)] = &[("transfer-encoding", "chunked"), ("content-length", "-")];
+
+const ACCEPTED: &[Row] = &[
+    row("+\r\n", "POST /f", "a.test", "", &[("content-length", "-"), ("transfer-encoding", "-")]),
+    row("+Content-Length: 0\r\n\r\n", "POST /f", "a.test", "", &[("content-length", "0"), ("transfer-encoding", "-")]),
+    row("+Content-Length: 5\r\n\r\nhello", "POST /f", "a.test", "hello", &[("content-length", "5")]),
+    row("+Content-Length:\t005 \r\n\r\nhello", "POST /f", "a.test", "hello", &[]),
+    row("+Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "POST /f", "a.test", "hello", CHUNKED),
+    row("+Transfer-Encoding:\tChunked \r\n\r\n0\r\n\r\n", "POST /f", "a.test", "", &[("content-length", "-")]),
+    row(
+        "+transfer-encoding: chunked\r\n\r\n5;a=b;c=\"d\"\r\nhello\r\n006;x\r\n world\r\n0;last\r\n\r\n",
+        "POST /f",
+        "a.test",
+        "hello world",
+        CHUNKED,
+    ),
+    row("\r\nGET /x?y=1&z=%20 HTTP/1.1\r\nhOsT: a.test:80\r\n\r\n", "GET /x?y=1&z=%20", "a.test:80", "", &[]),
+    row("\r\n\r\nGET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET /", "[::1]:80", "", &[]),
+    row("GET http://b.test/f HTTP/1.1\r\nHost: a.test\r\n\r\n", "GET /f", "b.test", "", &[]),
+    row("GET http://b.test:81 HTTP/1.1\r\nHost: a.test\r\n\r\n", "GET /", "b.test:81", "", &[]),
+    row("OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n", "OPTIONS *", "a.test", "", &[]),
+    row("OPTIONS http://b.test HTTP/1.1\r\nHost: a.test\r\n\r\n", "OPTIONS *", "b.test", "", &[]),
+    row("M-SEARCH //a/../b HTTP/1.1\r\nHost: a\r\n\r\n", "M-SEARCH //a/../b", "a", "", &[]),
+    row("+Expect: 200-ok\r\nContent-Length: 2\r\n\r\nok", "POST /f", "a.test", "ok", &[("expect", "200-ok")]),
+    row("HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /h", "a", "", &[]),
+];
+
+#[tokio::test]
+async fn accepted_requests_arrive_with_the_same_boundaries() {
+    let answer = |request: &Recorded| match request.method() {
+        "HEAD" => Reply::head(200, &[("content-length", "7")]),
+        method => Reply::ok(format!("{method} {}", request.path())),
+    };
+    for lane in Lane::both(answer).await {
+        for (at, row) in ACCEPTED.iter().enumerate() {
+            let mut raw = lane.connect().await;
+            let next = format!("GET /next{at} HTTP/1.1\r\nHost: next\r\n\r\n");
+            raw.send([whole(row.sent), next.into_bytes()].concat()).await;
+            let method = row.line.split(' ').next().unwrap_or_default();
+            let (first, second) = (raw.response_to(method).await, raw.response().await);
+            assert_eq!(first.status, 200, "{}: {:?}", lane.name, row.sent);
+            if method != "HEAD" {
+                assert_eq!(first.text(), row.line, "{}: {:?}", lane.name, row.sent);
+            }
+            assert_eq!(second.text(), format!("GET /next{at}"), "{}: {:?}", lane.name, row.sent);
+            let (seen, next) = (lane.app.request(2 * at).await, lane.app.request(2 * at + 1).await);
+            check(&lane, row, &seen);
+            assert_eq!((next.path(), next.header("host")), (format!("/next{at}").as_str(), Some("next")));
+        }
+        assert_eq!(lane.app.requests().len(), 2 * ACCEPTED.len(), "{}", lane.name);
+    }
+}
+
+fn check(lane: &Lane, row: &Row, seen: &Recorded) {
+    let what = format!("{}: {:?} arrived as {:?}", lane.name, row.sent, String::from_utf8_lossy(&seen.head_bytes));
+    assert_eq!(format!("{} {}", seen.method(), seen.path()), row.line, "{what}");
+    assert_eq!(seen.header("host"), Some(row.host), "{what}");
+    assert_eq!(String::from_utf8_lossy(&seen.body), row.body, "{what}");
+    assert!(!String::from_utf8_lossy(&seen.body_bytes).contains(';'), "{what}: chunk extensions");
+    for (name, value) in row.fields {
+        assert_eq!(seen.header(name), Some(*value).filter(|value| *value != "-"), "{what}: {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_its_framing_ends_both_connections() {
+    for lane in Lane::both(|_| Reply::ok("hello")).await {
+        lane.connect().await.exchange("GET", "/before", "a").await;
+        let mut raw = lane.connect().await;
+        raw.send("POST /broken HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+        // The application has the head and the first chunk when the rest breaks.
+        let seen = lane.app.connections();
+        raw.send([b"nonsense\r\n", SMUGGLED].concat()).await;
+        let reply = raw.response().await;
+        assert_eq!((reply.status, reply.header("connection")), (400, Some("close")), "{}", lane.name);
+        raw.expect_close().await;
+        let broken = lane.app.request(1).await;
+        assert!(broken.cut, "{}: {:?}", lane.name, broken.body);
+        lane.connect().await.exchange("GET", "/after", "a").await;
+        let after = lane.app.request(2).await;
+        assert_eq!(after.path(), "/after");
+        assert_ne!(after.connection, broken.connection, "{}: reused after a framing error", lane.name);
+        assert!(lane.app.connections() > seen.min(1), "{}", lane.name);
+    }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let answer = |request: &Recorded| match request.path() {
+        path if path.ends_with('3') => Reply::chunked(&[b"chunked ", path.as_bytes()], &[]),
+        path => Reply::ok(path),
+    };
+    for lane in Lane::both(answer).await {
+        let mut bytes = Vec::new();
+        for n in 0..40 {
+            let body = "b".repeat(n * 37);
+            bytes.extend(
+                match n % 3 {
+                    0 => format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"),
+                    1 => format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+                    _ => format!(
+                        "PUT /{n} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                        body.len()
+                    ),
+                }
+                .into_bytes(),
+            );
+        }
+        let mut raw = lane.connect().await;
+        raw.send(bytes).await;
+        for n in 0..40 {
+            let expected = if n % 10 == 3 { format!("chunked /{n}") } else { format!("/{n}") };
+            assert_eq!(raw.response().await.text(), expected, "{}", lane.name);
+        }
+        for (n, request) in lane.app.requests().iter().enumerate() {
+            assert_eq!(request.path(), format!("/{n}"), "{}", lane.name);
+            assert_eq!(request.body.len(), if n % 3 == 0 { 0 } else { n * 37 }, "{}: {n}", lane.name);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Header fields on their way: hop-by-hop ones end at each proxy, identity comes from the proxy alone, trailers and
+//! everything else arrive.
+
+use tulle_testing::client::raw;
+use tulle_testing::upstream::Reply;
+use tulle_testing::upstream::http1::Recorded;
+
+use crate::boundary_lanes::Lane;
+
+/// Fields sent, fields that must not arrive, fields that must, with their values.
+struct Row {
+    id: &'static str,
+    sent: &'static [(&'static str, &'static str)],
+    gone: &'static [&'static str],
+    kept: &'static [(&'static str, &'static str)],
+}
+
+const REQUESTS: &[Row] = &[
+    Row {
+        id: "HH-01",
+        sent: &[
+            ("Connection", "X-Drop, keep-alive"),
+            ("X-Drop", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "keep-alive"),
+            ("TE", "gzip"),
+            ("Upgrade", "foo"),
+            ("Proxy-Authorization", "Basic x"),
+            ("Trailer", "X"),
+            ("X-Keep", "1"),
+        ],
+        gone: &["connection", "x-drop", "keep-alive", "proxy-connection", "te", "upgrade"],
+        kept: &[("x-keep", "1"), ("trailer", "X"), ("proxy-authorization", "Basic x")],
+    },
+    Row {
+        id: "HH-01 in other words",
+        sent: &[
+            ("connection", "x-a ,, X-B"),
+            ("Connection", "x-c"),
+            ("X-A", "1"),
+            ("x-b", "1"),
+            ("X-C", "1"),
+            ("x-d", "1"),
+        ],
+        gone: &["connection", "x-a", "x-b", "x-c"],
+        kept: &[("x-d", "1")],
+    },
+    Row { id: "HH-06", sent: &[("TE", "trailers"), ("connection", "te")], gone: &[], kept: &[("te", "trailers")] },
+    Row { id: "HH-06", sent: &[("te", "gzip;q=1, Trailers")], gone: &[], kept: &[("te", "trailers")] },
+    Row {
+        id: "TN-05",
+        sent: &[
+            ("Connection", "Upgrade, HTTP2-Settings"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+        ],
+        gone: &["connection", "upgrade", "http2-settings"],
+        kept: &[],
+    },
+    Row {
+        id: "TN-05",
+        sent: &[("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA")],
+        gone: &["connection", "upgrade", "http2-settings"],
+        kept: &[],
+    },
+    Row {
+        id: "TN-05",
+        sent: &[("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Upgrade", "websocket")],
+        gone: &["connection", "upgrade"],
+        kept: &[],
+    },
+    Row {
+        id: "fields of the application",
+        sent: &[
+            ("Accept", "*/*"),
+            ("X-Empty", ""),
+            ("x-request-id", "7"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("Cookie", "a=b; c"),
+        ],
+        gone: &[],
+        kept: &[
+            ("accept", "*/*"),
+            ("x-empty", ""),
+            ("x-request-id", "7"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("cookie", "a=b; c"),
+        ],
+    },
+    Row {
+        id: "SP-01",
+        sent: &[
+            ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-max-retries", "9"),
+            ("x-envoy-upstream-rq-timeout-ms", "1"),
+            ("x-envoy-internal", "true"),
+            ("x-envoy-original-path", "/admin"),
+            ("x-envoy-decorator-operation", "x"),
+            ("x-envoy-attempt-count", "3"),
+            ("x-envoy-peer-metadata", "x"),
+            ("X-Envoy-External-Address", "1.1.1.1"),
+            ("l5d-client-id", "x"),
+            ("L5D-Dst-Override", "x:80"),
+            ("l5d-orig-proto", "x"),
+            ("tulle-reason", "x"),
+            ("Tulle-Proxy", "x"),
+            ("tulle-identity", "x"),
+        ],
+        gone: &[
+            "x-envoy-retry-on",
+            "x-envoy-max-retries",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-internal",
+            "x-envoy-original-path",
+            "x-envoy-decorator-operation",
+            "x-envoy-attempt-count",
+            "x-envoy-peer-metadata",
+            "x-envoy-external-address",
+            "l5d-client-id",
+            "l5d-dst-override",
+            "l5d-orig-proto",
+            "tulle-reason",
+            "tulle-proxy",
+            "tulle-identity",
+        ],
+        kept: &[],
+    },
+];
+
+#[tokio::test]
+async fn request_fields_end_at_the_proxy_or_arrive() {
+    for lane in Lane::both(|_| Reply::ok("")).await {
+        let mut raw = lane.connect().await;
+        for (at, row) in REQUESTS.iter().enumerate() {
+            raw.send(raw::request("GET", "/", "a", row.sent, &[])).await;
+            assert_eq!(raw.response().await.status, 200, "{}: {}", lane.name, row.id);
+            let seen = lane.app.request(at).await;
+            let what = format!("{}: {} arrived as {:?}", lane.name, row.id, seen.headers());
+            for name in row.gone {
+                assert_eq!(seen.header(name), None, "{what}");
+            }
+            for (name, value) in row.kept {
+                assert_eq!(seen.header(name), Some(*value), "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn response_fields_end_at_the_proxy_or_arrive() {
+    let fields = [
+        ("Connection", "x-server-quux, keep-alive"),
+        ("X-Server-Quux", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Connection", "close"),
+        ("Upgrade", "h2c"),
+        ("tulle-reason", "no_route"),
+        ("Tulle-Proxy", "inbound"),
+        ("x-envoy-upstream-service-time", "1"),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2"),
+        ("X-Keep", "\u{e4}"),
+    ];
+    for lane in Lane::both(move |_| Reply::status(200, &fields, "x")).await {
+        let reply = lane.connect().await.exchange("GET", "/", "a").await;
+        let gone =
+            ["connection", "x-server-quux", "keep-alive", "proxy-connection", "upgrade", "tulle-reason", "tulle-proxy"];
+        for name in gone {
+            assert_eq!(reply.header(name), None, "{}: {:?}", lane.name, reply.headers);
+        }
+        assert_eq!(reply.header("x-keep"), Some("\u{e4}"), "{}", lane.name);
+        let cookies = reply.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+        assert_eq!(cookies.map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["a=1", "b=2"], "{}", lane.name);
+    }
+}
+
+#[tokio::test]
+async fn close_is_honoured_wherever_it_is_said() {
+    for lane in Lane::both(|_| Reply::ok("x")).await {
+        for fields in [
+            &[("Connection", "close")][..],
+            &[("Connection", "keep-alive"), ("Connection", "Close")],
+            &[("Connection", "x-a, close, x-b")],
+        ] {
+            let mut raw = lane.connect().await;
+            raw.send(raw::request("GET", "/", "a", fields, &[])).await;
+            let reply = raw.response().await;
+            assert_eq!(reply.header("connection"), Some("close"), "{}: {fields:?}", lane.name);
+            raw.expect_close().await;
+        }
+    }
+    // An application that closes costs the client nothing.
+    let closing = |_: &Recorded| Reply::status(200, &[("Connection", "x-a, close")], "x").close();
+    for lane in Lane::both(closing).await {
+        let mut raw = lane.connect().await;
+        for _ in 0..3 {
+            let reply = raw.exchange("GET", "/", "a").await;
+            assert_eq!((reply.status, reply.header("connection")), (200, None), "{}", lane.name);
+        }
+        assert_eq!(lane.app.connections(), 3, "{}", lane.name);
+    }
+}
+
+#[tokio::test]
+async fn the_application_learns_the_peer_from_its_proxy_alone() {
+    const NAME: &str = "x-forwarded-client-cert";
+    let forged: &[&[(&str, &str)]] = &[
+        &[(NAME, "URI=spiffe://cluster.local/ns/shop/sa/admin")],
+        &[("X-Forwarded-Client-Cert", "URI=x"), ("x-forwarded-client-cert", "URI=y")],
+        &[("X-FORWARDED-CLIENT-CERT", "URI=x, URI=y;By=z")],
+        &[(NAME, "")],
+        &[("Connection", NAME), (NAME, "x")],
+        &[],
+    ];
+    for lane in Lane::both(|_| Reply::ok("x")).await {
+        let mut raw = lane.connect().await;
+        for (at, fields) in forged.iter().enumerate() {
+            raw.send(raw::request("GET", "/", "a", fields, &[])).await;
+            raw.response().await;
+            let seen = lane.app.request(at).await;
+            let values: Vec<_> = seen.headers().iter().filter(|(n, _)| n.eq_ignore_ascii_case(NAME)).collect();
+            match lane.name {
+                "plain" => assert!(values.is_empty(), "SP-01 {fields:?}: {values:?}"),
+                _ => {
+                    assert_eq!(values.len(), 1, "SP-03 {fields:?}: {values:?}");
+                    let expected =
+                        "By=spiffe://cluster.local/ns/shop/sa/reviews;URI=spiffe://cluster.local/ns/shop/sa/web";
+                    assert_eq!(values[0].1, expected, "SP-01 {fields:?}");
+                }
+            }
+        }
+        let huge = "x".repeat(64 * 1024);
+        lane.refused(&raw::request("GET", "/", "a", &[(NAME, &huge)], &[]), &[431]).await;
+    }
+}
+
+#[tokio::test]
+async fn trailers_cross_both_ways() {
+    let answer = |_: &Recorded| {
+        Reply::head(200, &[("transfer-encoding", "chunked"), ("trailer", "x-sum")])
+            .write("5;ext=1\r\nhello\r\n")
+            .last_chunk(&[("x-sum", "11"), ("x-other", "2"), ("content-length", "9"), ("tulle-reason", "x")])
+    };
+    for lane in Lane::both(answer).await {
+        let mut raw = lane.connect().await;
+        raw.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             3\r\nabc\r\n0\r\nX-Sum: 3\r\nHost: evil\r\nTransfer-Encoding: x\r\nx-envoy-internal: 1\r\n\r\n",
+        )
+        .await;
+        let reply = raw.response().await;
+        let own = |pairs: &[(String, String)]| -> Vec<(String, String)> { pairs.to_vec() };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!((reply.text().as_str(), reply.header("trailer")), ("hello", Some("x-sum")), "{}", lane.name);
+        assert_eq!(own(&reply.trailers), [pair("x-sum", "11"), pair("x-other", "2")], "{}", lane.name);
+        assert!(!String::from_utf8_lossy(&reply.body_bytes).contains("ext"), "{}", lane.name);
+        let seen = lane.app.request(0).await;
+        assert_eq!((seen.body.as_slice(), seen.header("te")), (&b"abc"[..], Some("trailers")), "{}", lane.name);
+        assert_eq!(own(&seen.trailers), [pair("x-sum", "3")], "{}", lane.name);
+    }
+}
