@@ -53,7 +53,7 @@ mod tests {
     }
 
     fn request_of(parts: Parts) -> Result<(), Refusal> {
-        super::request(&parts)
+        request(&parts)
     }
 
     #[test]
