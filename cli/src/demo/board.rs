@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::time::{Duration, Instant};
 
-use super::shop::{self, PODS};
+use super::shop::PODS;
 use super::tally::{Counts, Tally};
 use crate::render::Table;
 
@@ -115,9 +115,7 @@ impl Board {
 
     /// How many certificates followed the first one of each sidecar; the fewest, and all of them.
     pub(super) fn renewals(&self) -> (usize, usize) {
-        let inner = self.inner.borrow();
-        let each = || inner.serials.values().map(|serials| serials.len().saturating_sub(1));
-        (each().min().unwrap_or(0), each().sum())
+        self.inner.borrow().renewals()
     }
 
     /// Retries of all sidecars.
@@ -176,9 +174,9 @@ impl Inner {
     fn table(&self, recent: &Counts, span: Duration, total: &Counts) -> Vec<String> {
         let mut replicas = Table::new(&["replica", "zone", "state", "share of its service", "", "caller, verified"]);
         for pod in PODS.iter().filter(|pod| pod.service.is_some()) {
-            let (share, seen) = (recent.share(pod.name), recent.replica(pod.name) > 0);
+            let share = recent.share(pod.name);
             let bar = "█".repeat((share / 100.0 * BAR).round() as usize);
-            let caller = if seen { shop::caller_of(pod.name) } else { String::new() };
+            let caller = recent.last_callers.get(pod.name).cloned().unwrap_or_default();
             let state = self.states.get(pod.name).copied().unwrap_or_default();
             let words = [pod.name, pod.zone, state].map(str::to_owned);
             replicas.row(words.into_iter().chain([format!("{bar:20}"), format!("{share:3.0} %"), caller]));
@@ -188,9 +186,25 @@ impl Inner {
             format!("  Tulle demo, {}", self.step),
             format!("  {}", self.numbers(recent, span, total)),
         ];
+        lines.push(format!("  {}", self.rotation()));
         lines.push(String::new());
         lines.extend(replicas.lines().into_iter().map(|line| format!("  {line}")));
         lines
+    }
+
+    fn renewals(&self) -> (usize, usize) {
+        let each = || self.serials.values().map(|serials| serials.len().saturating_sub(1));
+        (each().min().unwrap_or(0), each().sum())
+    }
+
+    fn rotation(&self) -> String {
+        let roots: BTreeSet<_> = self.certificates.values().map(|certificate| certificate.roots.to_string()).collect();
+        let roots = roots.into_iter().collect::<Vec<_>>().join(" or ");
+        format!(
+            "certificates renewed {} times by {} sidecars, roots trusted: {roots}",
+            self.renewals().1,
+            self.certificates.len()
+        )
     }
 
     fn line(&self, recent: &Counts, span: Duration, total: &Counts) -> String {

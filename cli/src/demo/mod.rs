@@ -48,7 +48,7 @@ use board::Board;
 use claims::Claims;
 use mesh::Mesh;
 use script::Stage;
-use shop::{ADMIN, CONTROL_ADMIN, Net, STATUS, TO_WEB, pod};
+use shop::{ADMIN, CONTROL_ADMIN, INBOUND, Net, STATUS, TO_WEB, pod};
 use tally::Tally;
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -150,23 +150,20 @@ async fn perform(args: &DemoArgs, mut mesh: Mesh, net: Net, stop: &mut Stop) -> 
 /// What to do with a mesh that was left running.
 fn to_try(net: Net) -> Vec<String> {
     let (client, catalog) = (pod("client"), pod("catalog-1"));
-    let (web, admin) = (net.of(client, TO_WEB), net.of(client, ADMIN));
-    vec![
-        String::new(),
-        "The mesh goes on, until Ctrl-C. Things to try in another terminal:".to_owned(),
-        format!("  curl http://{web}/                          # as the client, through its sidecar: see who answers"),
-        format!("  curl -d '{{\"item\":\"teapot\"}}' http://{web}/orders"),
-        format!(
-            "  curl http://{}/items/teapot          # without an identity: strict mode refuses",
-            net.of(catalog, shop::INBOUND)
-        ),
-        format!("  tulle proxy-config --admin {admin}    # what the client's sidecar knows"),
-        format!("  curl http://{}/metrics                   # what it counts", net.of(client, STATUS)),
-        format!(
-            "  curl http://{}/debug/proxies             # what the control plane sees",
-            net.control_plane(CONTROL_ADMIN)
-        ),
-    ]
+    let (web, admin, inbound) = (net.of(client, TO_WEB), net.of(client, ADMIN), net.of(catalog, INBOUND));
+    let tulle = std::env::current_exe().map_or_else(|_| "tulle".to_owned(), |path| path.display().to_string());
+    let tries = [
+        ("as the client, through its sidecar: see who answers", format!("curl http://{web}/")),
+        ("an order", format!("curl -d '{{\"item\":\"teapot\"}}' http://{web}/orders")),
+        ("without an identity: strict mode closes the connection", format!("curl http://{inbound}/items/teapot")),
+        ("what the client's sidecar knows", format!("{tulle} proxy-config --admin {admin}")),
+        ("what it counts", format!("curl http://{}/metrics", net.of(client, STATUS))),
+        ("what the control plane sees", format!("curl http://{}/debug/proxies", net.control_plane(CONTROL_ADMIN))),
+    ];
+    let head = [String::new(), "The mesh goes on, until Ctrl-C. To try in another terminal:".to_owned()];
+    head.into_iter()
+        .chain(tries.into_iter().flat_map(|(what, how)| [format!("  # {what}"), format!("  {how}")]))
+        .collect()
 }
 
 /// The wish to end, of a person or of an orchestrator.

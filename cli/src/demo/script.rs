@@ -158,8 +158,9 @@ impl<'d> Stage<'d> {
     }
 
     async fn bring_replicas_back(&mut self) -> anyhow::Result<()> {
-        self.board.step("6/7 replicas come back");
-        self.board.say("catalog-1 and catalog-2 are started again")?;
+        let name = "6/7 replicas come back";
+        self.board.step(name);
+        self.board.say(&format!("{name}: catalog-1 and the application of catalog-2 are started again"))?;
         for name in ["catalog-1", "catalog-2"] {
             self.mesh.revive(name).await?;
             self.board.state(name, "ready");

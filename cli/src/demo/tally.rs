@@ -30,6 +30,8 @@ pub(super) struct Counts {
     pub(super) failed: u64,
     /// Replies each replica took part in.
     pub(super) replicas: BTreeMap<String, u64>,
+    /// Who called each replica last, as its application was told.
+    pub(super) last_callers: BTreeMap<String, String>,
     /// Latencies of successes in microseconds, unordered.
     pub(super) micros: Vec<u32>,
 }
@@ -116,8 +118,9 @@ impl Inner {
                 counts.micros.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
                 for sighting in sightings {
                     self.strangers += u64::from(sighting.caller != shop::caller_of(&sighting.replica));
-                    *self.callers.entry(sighting.caller).or_default() += 1;
-                    *counts.replicas.entry(sighting.replica).or_default() += 1;
+                    *self.callers.entry(sighting.caller.clone()).or_default() += 1;
+                    *counts.replicas.entry(sighting.replica.clone()).or_default() += 1;
+                    counts.last_callers.insert(sighting.replica, sighting.caller);
                 }
             }
             Err(Refused(why)) => {
@@ -181,6 +184,8 @@ impl Counts {
         for (replica, count) in &other.replicas {
             *self.replicas.entry(replica.clone()).or_default() += count;
         }
+        let callers = other.last_callers.iter().map(|(replica, caller)| (replica.clone(), caller.clone()));
+        self.last_callers.extend(callers);
     }
 }
 

@@ -1,0 +1,80 @@
+//! The commands as programs: what they print, and how they end.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `tulle` in the repository.
+fn tulle(words: &[&str]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    Command::new(env!("CARGO_BIN_EXE_tulle"))
+        .args(words)
+        .current_dir(root)
+        .output()
+        .expect("the binary of this package")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_examples_are_valid() {
+    for dir in ["examples/shop", "examples/policies"] {
+        let out = tulle(&["validate", "-f", dir]);
+        assert_eq!((out.status.code(), text(&out.stdout)), (Some(0), String::new()), "{dir}");
+    }
+}
+
+#[test]
+fn problems_are_printed_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations:\n    tulle.io/timeout: soon\n\
+                    spec:\n  ports:\n    - port: 80\n";
+    std::fs::write(dir.path().join("web.yaml"), manifest).unwrap();
+    let out = tulle(&["validate", "-f", dir.path().to_str().unwrap()]);
+    let printed = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{printed}");
+    assert!(printed.starts_with("web.yaml:6"), "{printed}");
+    assert!(printed.contains("tulle.io/timeout") && printed.contains("soon"), "{printed}");
+    let nowhere = tulle(&["validate", "-f", "/nowhere"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere.stderr).contains("/nowhere"));
+}
+
+#[test]
+fn a_token_is_all_that_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let create = |more: &[&str]| {
+        let words = ["token", "create", "--state-dir", state.to_str().unwrap(), "-n", "shop"];
+        tulle(&[&words[..], more].concat())
+    };
+    let out = create(&["-s", "web", "--ttl", "1h"]);
+    let printed = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(printed.trim_end().split('.').count(), 3, "{printed}");
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    assert!(text(&out.stderr).contains("is new"), "a new directory is a likely mistake");
+    assert_eq!(text(&create(&["-s", "web"]).stderr), "");
+    assert_eq!(create(&["-s", "not/a/name"]).status.code(), Some(1));
+    assert_eq!(create(&["-s", "web", "--ttl", "2y"]).status.code(), Some(2), "the command line is wrong");
+}
+
+#[test]
+fn an_absent_proxy_is_said_to_be_absent() {
+    // A port that was free a moment ago; nobody on this machine serves proxy configuration on it.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let out = tulle(&["proxy-config", "endpoints", "--admin", &free]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("is the proxy running"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn components_read_their_own_flags() {
+    for (command, flag) in [("proxy", "--outbound-http"), ("control-plane", "--config-dir")] {
+        let out = tulle(&[command, "--help"]);
+        assert_eq!(out.status.code(), Some(0), "{command}");
+        assert!(text(&out.stdout).contains(flag), "{command}");
+        assert_eq!(tulle(&[command, "--no-such-flag"]).status.code(), Some(2), "{command}");
+    }
+}
