@@ -23,3 +23,6 @@ mod boundary_replies;
 
 /// Sizes and times.
 mod boundary_limits;
+
+/// Who may come in, and who is called.
+mod identity;

@@ -16,6 +16,8 @@ pub mod client;
 
 pub mod certs;
 
+pub mod forge;
+
 pub mod control;
 
 pub mod process;
