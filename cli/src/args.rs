@@ -197,11 +197,11 @@ pub(crate) struct PartArgs {
     #[arg(long)]
     pub(crate) parent: u32,
     #[command(subcommand)]
-    pub(crate) part: Part,
+    pub(crate) part: PartKind,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Part {
+pub(crate) enum PartKind {
     /// A service of the shop
     App(AppArgs),
     /// A sidecar

@@ -42,7 +42,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::{DemoArgs, Part, PartArgs};
+use crate::args::{DemoArgs, PartArgs, PartKind};
 use crate::{component, render};
 use board::Board;
 use claims::Claims;
@@ -71,14 +71,14 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn run_part(args: PartArgs) -> anyhow::Result<ExitCode> {
     part::die_with(args.parent)?;
     match args.part {
-        Part::App(args) => {
+        PartKind::App(args) => {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
             runtime.block_on(app::run(args))?;
             Ok(ExitCode::SUCCESS)
         }
-        Part::Proxy(args) => Ok(component::proxy(args.flags)),
-        Part::ControlPlane(args) => Ok(component::control_plane(args.flags)),
+        PartKind::Proxy(args) => Ok(component::proxy(args.flags)),
+        PartKind::ControlPlane(args) => Ok(component::control_plane(args.flags)),
     }
 }
 
