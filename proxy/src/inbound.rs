@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tulle_identity::spiffe::SpiffeId;
 
@@ -128,11 +129,20 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
         relay::abort(&tcp);
         return Err(Failure::new(Reason::AuthnFailed).because("mutual TLS is required on this port"));
     }
-    let version = version_of(&sniffed.spoken, protocol, prefix.is_empty());
+    if prefix.is_empty() && declares_http(protocol) {
+        // As opaque bytes its requests would come past every rule for requests.
+        return Err(Reason::IdleTimeout.into());
+    }
+    let version = version_of(&sniffed.spoken, protocol);
     Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, version })
 }
 
-fn version_of(spoken: &Spoken, protocol: Protocol, silent: bool) -> Option<Version> {
+/// Whether whatever comes is HTTP, and is to be treated as such.
+fn declares_http(protocol: Protocol) -> bool {
+    !protocol.is_opaque() && protocol != Protocol::Auto
+}
+
+fn version_of(spoken: &Spoken, protocol: Protocol) -> Option<Version> {
     if protocol.is_opaque() {
         return None;
     }
@@ -142,7 +152,7 @@ fn version_of(spoken: &Spoken, protocol: Protocol, silent: bool) -> Option<Versi
         // The application's own TLS passes through, whatever was declared.
         Spoken::Tls(_) => None,
         // Declared HTTP, yet it is not: HTTP/1 says so in its own words.
-        Spoken::Opaque => (protocol != Protocol::Auto && !silent).then_some(Version::Http1),
+        Spoken::Opaque => declares_http(protocol).then_some(Version::Http1),
     }
 }
 
@@ -153,15 +163,32 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
     };
     let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
     cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
-    let handshake::Accepted { io, peer, inside } = accepted?;
+    let handshake::Accepted { mut io, peer, inside } = accepted?;
     let version = match inside {
         Inside::Http2 => Some(Version::Http2),
         Inside::Http1 => Some(Version::Http1),
+        Inside::Unsaid if declares_http(protocol) => look_inside(cx, &mut io).await?,
         // A mesh peer that takes the bytes for opaque is taken at its word.
         Inside::Unsaid => None,
     };
     let version = version.filter(|_| !protocol.is_opaque());
     Ok(Received { io, peer: Some(peer), version })
+}
+
+/// What a mesh peer sends that did not say so, to a port where HTTP is declared: calling its requests opaque must not
+/// bring them past the rules for requests. The application's own TLS passes through, as it does in plain.
+async fn look_inside(cx: &Worker, io: &mut Io) -> Result<Option<Version>, Failure> {
+    const TLS_HANDSHAKE: u8 = 22;
+    let Io::Server(stream) = io else { return Ok(None) };
+    let first = tokio::time::timeout(cx.settings.limits.downstream_idle, stream.fill_buf()).await;
+    match first {
+        Ok(Ok([])) => Err(Reason::DownstreamClosed.into()),
+        Ok(Ok([TLS_HANDSHAKE, ..])) => Ok(None),
+        Ok(Ok(bytes)) if bytes.starts_with(b"PRI ") => Ok(Some(Version::Http2)),
+        Ok(Ok(_)) => Ok(Some(Version::Http1)),
+        Ok(Err(error)) => Err(Failure::new(Reason::DownstreamClosed).because(error)),
+        Err(_) => Err(Reason::IdleTimeout.into()),
+    }
 }
 
 /// What the application is told of the peer, in the form it knows from other meshes. Without a verified peer it is

@@ -213,3 +213,38 @@ async fn a_server_that_is_somebody_else_gets_nothing() {
         assert!(imposter.requests().is_empty(), "ID-05 {what}: it was told something");
     }
 }
+
+#[tokio::test]
+async fn an_http_port_reads_every_request_whatever_its_sender_calls_it() {
+    let control = Control::start(Arc::new(Ca::new())).await;
+    let ca = control.ca().expect("a control plane with an authority");
+    let app = Upstream::http1(|_| Reply::ok("hello")).await;
+    let inbound = Inbound::new("shop", "reviews").port(8080, "http", Mtls::Strict).port(8081, "http", Mtls::Permissive);
+    control.publish_inbound(&inbound);
+    let builder = Sidecar::of("shop", "reviews").control(&control).arg("--idle-timeout", "1s");
+    let server = builder.receive(8080, app.addr()).receive(8081, app.addr()).start().await;
+    let forged = [(PEER, "URI=spiffe://cluster.local/ns/shop/sa/admin")];
+    let request = raw::request("GET", "/", "a", &forged, &[]);
+
+    // A peer of the mesh that says nothing of HTTP in its handshake.
+    let opaque = ca.client(("shop", "web"), REVIEWS, Alpn::Opaque);
+    let mut raw = Raw::connect_tls(server.inbound(8080), Arc::clone(&opaque), "localhost").await;
+    raw.send(&request).await;
+    assert_eq!(raw.response().await.status, 200);
+    let seen = app.request(0).await;
+    let peers: Vec<_> = seen.headers().iter().filter(|(name, _)| name == PEER).map(|(_, value)| value).collect();
+    assert_eq!(peers, ["By=spiffe://cluster.local/ns/shop/sa/reviews;URI=spiffe://cluster.local/ns/shop/sa/web"]);
+    let mut raw = Raw::connect_tls(server.inbound(8080), opaque, "localhost").await;
+    raw.send("G").await;
+    raw.send(&request[1..]).await;
+    assert_eq!(raw.response().await.status, 200);
+    assert!(app.request(1).await.header(PEER).is_some_and(|peer| peer.starts_with("By=")));
+
+    // A plain caller that waits until nobody expects a request any more.
+    let mut raw = Raw::connect(server.inbound(8081)).await;
+    let rest = raw.read_to_close().await;
+    assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    let _ = raw.try_send(&request).await;
+    assert!(raw.try_response("GET").await.is_none());
+    assert_eq!(app.requests().len(), 2);
+}
