@@ -145,6 +145,7 @@ const ACCEPTED: &[Row] = &[
     row("OPTIONS http://b.test HTTP/1.1\r\nHost: a.test\r\n\r\n", "OPTIONS *", "b.test", "", &[]),
     row("M-SEARCH //a/../b HTTP/1.1\r\nHost: a\r\n\r\n", "M-SEARCH //a/../b", "a", "", &[]),
     row("+Expect: 200-ok\r\nContent-Length: 2\r\n\r\nok", "POST /f", "a.test", "ok", &[("expect", "200-ok")]),
+    row("GET /g HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nget", "GET /g", "a", "get", &[("content-length", "3")]),
     row("HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /h", "a", "", &[]),
 ];
 
@@ -238,6 +239,40 @@ async fn pipelined_requests_are_answered_in_order() {
         for (n, request) in lane.app.requests().iter().enumerate() {
             assert_eq!(request.path(), format!("/{n}"), "{}", lane.name);
             assert_eq!(request.body.len(), if n % 3 == 0 { 0 } else { n * 37 }, "{}: {n}", lane.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_whole_is_never_taken_for_one() {
+    for lane in Lane::both(|_| Reply::ok("hello")).await {
+        let heads = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
+        for (at, head) in heads.into_iter().enumerate() {
+            let mut raw = lane.connect().await;
+            raw.send(format!("POST /half HTTP/1.1\r\nHost: a\r\n{head}")).await;
+            drop(raw);
+            let seen = lane.app.request(at).await;
+            assert!(seen.cut, "{}: {head:?} arrived as {:?}", lane.name, seen.body);
+        }
+        // Nothing of a head that stops is told to anybody.
+        let mut raw = lane.connect().await;
+        raw.send("GET /part HTTP/1.1\r\nHost: a\r\n").await;
+        raw.half_close().await;
+        raw.expect_close().await;
+        assert_eq!(lane.app.requests().len(), heads.len(), "{}", lane.name);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_served_behind_a_request_that_closes() {
+    for lane in Lane::both(|_| Reply::ok("hello")).await {
+        for first in ["GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"] {
+            let before = lane.app.requests().len();
+            let mut raw = lane.connect().await;
+            raw.send([first.as_bytes(), SMUGGLED].concat()).await;
+            assert_eq!(raw.response().await.text(), "hello", "{}", lane.name);
+            raw.expect_close().await;
+            assert_eq!(lane.app.requests().len(), before + 1, "{}", lane.name);
         }
     }
 }

@@ -3,8 +3,10 @@
 
 use tulle_testing::client::Raw;
 use tulle_testing::client::raw::Response;
-use tulle_testing::upstream::Reply;
+use tulle_testing::sidecar::Builder;
 use tulle_testing::upstream::http1::Recorded;
+use tulle_testing::upstream::{Reply, Upstream};
+use tulle_testing::wait::{self, Gate};
 
 use crate::boundary_lanes::Lane;
 
@@ -181,8 +183,11 @@ async fn clients_of_http_1_0_get_replies_they_understand() {
 async fn a_websocket_crosses_both_proxies() {
     const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    const GREETS: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\ngreetings";
     let answer = |request: &Recorded| match request.path() {
         "/chat" => Reply::switch_and_echo("websocket"),
+        "/greets" => Reply::raw(GREETS).close(),
         _ => Reply::status(200, &[], "no"),
     };
     for lane in Lane::both(answer).await {
@@ -198,6 +203,11 @@ async fn a_websocket_crosses_both_proxies() {
         assert_eq!(raw.read_exact(100_000).await, &frame[..100_000], "{}", lane.name);
         raw.half_close().await;
         raw.expect_close().await;
+        // What the server says first comes with its head.
+        let mut raw = lane.connect().await;
+        raw.send(ASK.replace("/chat", "/greets")).await;
+        raw.read_until("\r\n\r\n").await;
+        assert_eq!(raw.read_to_close().await, b"greetings", "{}", lane.name);
         // Refused, it is an ordinary exchange.
         let mut raw = lane.connect().await;
         raw.send(ASK.replace("/chat", "/no")).await;
@@ -218,5 +228,63 @@ async fn a_reply_that_comes_early_reaches_a_client_that_is_still_sending() {
         assert_eq!((reply.status, reply.text().as_str()), (413, "too much"), "{}", lane.name);
         assert_eq!(reply.header("connection"), Some("close"), "{}", lane.name);
         raw.expect_close().await;
+    }
+}
+
+/// Each lane on its own, with an application that answers by `handler` and holds back what is behind the gate.
+async fn gated<H>(pair: bool, handler: impl Fn(Gate) -> H) -> (Lane, Gate)
+where
+    H: Fn(&Recorded) -> Reply + Send + Sync + 'static,
+{
+    let gate = Gate::closed();
+    let app = Upstream::http1(handler(gate.clone())).await;
+    let one = |builder: Builder| builder.arg("--workers", "1");
+    (if pair { Lane::pair(app, one).await } else { Lane::plain(app, one).await }, gate)
+}
+
+#[tokio::test]
+async fn bytes_that_nobody_asked_for_are_no_reply_to_the_next_request() {
+    const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for pair in [false, true] {
+        let (lane, gate) = gated(pair, |gate| {
+            move |request: &Recorded| match request.path() {
+                "/first" => Reply::ok("first").after(&gate).write(EVIL).close(),
+                _ => Reply::ok("next"),
+            }
+        })
+        .await;
+        let mut raw = lane.connect().await;
+        assert_eq!(raw.exchange("GET", "/first", "a").await.text(), "first", "{}", lane.name);
+        gate.open();
+        wait::until("the application to close", || lane.app.open_connections() == 0).await;
+        // Another exchange in between: by then the proxy has seen what came.
+        assert_eq!(lane.connect().await.exchange("GET", "/other", "a").await.text(), "next", "{}", lane.name);
+        assert_eq!(raw.exchange("GET", "/next", "a").await.text(), "next", "{}", lane.name);
+    }
+}
+
+#[tokio::test]
+async fn a_reply_is_passed_on_as_it_comes() {
+    for pair in [false, true] {
+        let (lane, gate) = gated(pair, |gate| {
+            move |request: &Recorded| match request.path() {
+                "/chunks" => Reply::head(200, &[("transfer-encoding", "chunked")])
+                    .after(&gate)
+                    .chunk(b"one")
+                    .chunk(b"two")
+                    .last_chunk(&[]),
+                _ => Reply::head(200, &[("content-length", "6")]).write("one").after(&gate).write("two"),
+            }
+        })
+        .await;
+        // The head alone; the first half of a body alone.
+        let (mut chunks, mut length) = (lane.connect().await, lane.connect().await);
+        chunks.send("GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        chunks.read_until("\r\n\r\n").await;
+        length.send("GET /length HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        length.read_until("\r\n\r\none").await;
+        gate.open();
+        chunks.read_until("0\r\n\r\n").await;
+        assert_eq!(length.read_exact(3).await, b"two", "{}", lane.name);
     }
 }

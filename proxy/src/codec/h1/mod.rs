@@ -22,3 +22,7 @@ mod request_tests;
 /// Tables of reply heads.
 #[cfg(test)]
 mod response_tests;
+
+/// Random heads, read and written.
+#[cfg(test)]
+mod roundtrip_tests;
