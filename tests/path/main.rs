@@ -1,5 +1,8 @@
 //! The proxy against scripted peers on loopback; needs no root. One file per subject.
 
+/// A control plane and the sidecars that follow it.
+mod mesh;
+
 /// Resources of the scripted control plane, as the proxy compiles them.
 mod resources;
 
@@ -24,5 +27,28 @@ mod boundary_replies;
 /// Sizes and times.
 mod boundary_limits;
 
+/// gRPC through two sidecars.
+mod grpc;
 /// Who may come in, and who is called.
 mod identity;
+
+/// HTTP/2: conversion from and to HTTP/1, malformed requests.
+mod http2;
+
+/// What is tried again, and what never is.
+mod retry;
+
+/// Which endpoint a request goes to.
+mod failover;
+
+/// Opaque bytes, and ports that do not say what they speak.
+mod opaque;
+
+/// Shutting down.
+mod drain;
+
+/// Without a control plane.
+mod discovery;
+
+/// Certificates and roots are replaced.
+mod rotation;

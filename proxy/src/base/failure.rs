@@ -195,6 +195,20 @@ impl Reason {
         )
     }
 
+    /// Whether it says that the peer could not be reached: it is left alone for a moment. A refused stream or a closed
+    /// idle connection says no such thing.
+    pub const fn is_unreachable(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout
+                | Self::ConnectRefused
+                | Self::ConnectFailed
+                | Self::TlsHandshake
+                | Self::IdentityMismatch
+                | Self::CertExpired
+        )
+    }
+
     /// The word users meet.
     pub const fn as_str(self) -> &'static str {
         self.row().name
@@ -251,6 +265,14 @@ impl Failure {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+}
+
+impl Failure {
+    /// A connection that was there before ended before any byte of a reply: its peer closed it for being idle. That is
+    /// nobody's failure, and a fresh connection cures it.
+    pub fn is_stale(&self) -> bool {
+        self.reason == Reason::UpstreamClosed && self.retry != Retry::Never
     }
 }
 

@@ -134,6 +134,12 @@ impl BodyIn<'_> {
         self.source.is_done()
     }
 
+    /// Whether nothing is left to give out: neither new pieces nor kept ones, nor trailers.
+    pub(crate) fn is_spent(&self) -> bool {
+        let Replay { kept, next, trailers, .. } = &self.replay;
+        self.source.is_done() && *next == kept.len() && trailers.is_none()
+    }
+
     /// Keeps what is read from now on, up to a bound, so that [`BodyIn::rewind`] may succeed.
     pub(crate) const fn keep(&mut self) {
         self.replay.keeping = true;

@@ -35,6 +35,8 @@ pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a Rc<ClusterState>,
     pub(super) retry: &'a RetryPolicy,
     pub(super) head: &'a RequestHead,
+    /// An idle connection turned out to be closed: none of the others is tried.
+    pub(super) fresh: bool,
     pub(super) progress: &'a Progress,
 }
 
@@ -69,6 +71,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Attempted, Stop> {
         let Self { cx, cluster, progress, .. } = self;
         progress.attempts.set(progress.attempts.get().saturating_add(1));
+        progress.reset.set(None);
         let (index, active) = cluster.pick(&mut *cx.worker.rng.borrow_mut(), tried).map_err(Failure::from)?;
         tried.push(index);
         let endpoint = active.endpoint();
@@ -104,7 +107,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Attempted, Stop> {
         let worker = self.cx.worker;
         let keys = worker.keys();
-        let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+        let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
         if !last && (lease.reused || endpoint.config.identity.is_some()) {
             body.keep();
         }
@@ -135,14 +138,26 @@ impl<'a> Attempt<'a> {
     ) -> Result<Attempted, Stop> {
         let worker = self.cx.worker;
         let keys = worker.keys();
-        let lease = endpoint.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+        // HTTP/1.0 may name no host; HTTP/2 cannot say that.
+        if self.head.authority().is_empty() {
+            return Err(Failure::new(Reason::BadRequest).because("no host").into());
+        }
         if !last {
             body.keep();
         }
-        let (reader, writer) = lease.conn().send(self.head, self.edit(), body.is_done()).await.map_err(|error| {
-            lease.retire();
-            Failure::safe(Reason::UpstreamReset).because(error)
-        })?;
+        let (lease, (reader, writer)) = loop {
+            let lease = endpoint.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+            match lease.conn().send(self.head, self.edit(), body.is_spent()).await {
+                Ok(opened) => break (lease, opened),
+                // It was going away when we came: nothing was sent, and another one is no retry. It is not picked
+                // again, so this comes to an end.
+                Err(_) if lease.reused() => lease.retire(),
+                Err(error) => {
+                    lease.retire();
+                    return Err(Failure::safe(Reason::UpstreamReset).because(error).into());
+                }
+            }
+        };
         let mut to = BodyOut::H2(writer);
         let sent = Cell::new(false);
         let incoming = H2Incoming { attempt: self, reader, lease: &lease };
@@ -159,7 +174,7 @@ impl<'a> Attempt<'a> {
         reply: Pin<&mut impl Future<Output = Result<Finish, Stop>>>,
     ) -> Result<Finish, Stop> {
         let request = async {
-            let moved = if matches!(to, BodyOut::H2(_)) && body.is_done() {
+            let moved = if matches!(to, BodyOut::H2(_)) && body.is_spent() {
                 Ok(())
             } else {
                 relay(body, to, &self.progress.sent).await
@@ -237,7 +252,12 @@ impl<'a> Attempt<'a> {
         match moved {
             Ok(()) => Ok(()),
             Err(RelayError::To) => Err(Stop::Downstream(Reason::DownstreamClosed)),
-            Err(RelayError::From(error)) => Err(body_failure(error).into()),
+            Err(RelayError::From(error)) => {
+                if let BodyError::Reset(code) = &error {
+                    progress.reset.set(Some(*code));
+                }
+                Err(body_failure(error).into())
+            }
         }
     }
 }
@@ -326,6 +346,10 @@ impl H1Incoming<'_> {
         };
         match error {
             ReadError::Closed { .. } => Failure { reason: Reason::UpstreamClosed, retry, source: None },
+            // What was on its way to a closed socket comes back as a reset.
+            ReadError::Io(error) if retry != Retry::Never => {
+                Failure { reason: Reason::UpstreamClosed, retry, source: Some(error.into()) }
+            }
             ReadError::Io(error) => Failure { reason: Reason::UpstreamReset, retry, source: Some(error.into()) },
             ReadError::Head(_) | ReadError::Timeout => Failure::new(Reason::ProtocolError).because(error),
         }
@@ -367,14 +391,19 @@ impl H2Incoming<'_> {
     }
 
     fn failure(&self, error: H2Error) -> Failure {
-        let retry = if error.is_refused() {
+        let reset = error.reset();
+        if reset.is_none() {
             self.lease.retire();
-            Retry::Safe
-        } else {
-            Retry::Never
+        }
+        let retry = match reset {
+            _ if error.is_refused() => Retry::Safe,
+            // The connection was lost. On one that was there before, that is most likely the peer closing it.
+            None if self.lease.reused() => Retry::IfIdempotent,
+            Some(_) | None => Retry::Never,
         };
-        let reason =
-            if error.reset().is_some() || error.is_refused() { Reason::UpstreamReset } else { Reason::UpstreamClosed };
+        // A stream that was refused was not looked at: that is between us and the peer.
+        self.attempt.progress.reset.set(reset.filter(|_| !error.is_refused()));
+        let reason = if reset.is_some() || error.is_refused() { Reason::UpstreamReset } else { Reason::UpstreamClosed };
         Failure { reason, retry, source: Some(error.into()) }
     }
 }
@@ -385,7 +414,7 @@ fn request_framing(head: &RequestHead, body: &BodyIn<'_>) -> (write::Framing, Fr
         RequestHead::H1(head) => (write::Framing::Same, head.framing),
         RequestHead::H2(head) => match content_length(&head.headers) {
             Some(length) => (write::Framing::Length(length), Framing::Length(length)),
-            None if body.is_done() => (write::Framing::None, Framing::None),
+            None if body.is_spent() => (write::Framing::None, Framing::None),
             None => (write::Framing::Chunked, Framing::Chunked),
         },
     }
@@ -418,7 +447,7 @@ fn body_failure(error: BodyError) -> Failure {
 fn mark(endpoint: &EndpointState, done: &Result<Attempted, Stop>) {
     match done {
         Ok(_) => endpoint.reached(),
-        Err(Stop::Failed(failure)) if failure.retry == Retry::Safe => endpoint.missed(),
+        Err(Stop::Failed(failure)) if failure.reason.is_unreachable() => endpoint.missed(),
         Err(_) => {}
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Progress {
     pub(crate) replied: Cell<bool>,
     /// The request was read to its end.
     pub(crate) read: Cell<bool>,
+    /// The code with which the upstream reset the stream of the last attempt.
+    pub(crate) reset: Cell<Option<ResetCode>>,
     pub(crate) sent: Relayed,
     pub(crate) received: Relayed,
     pub(crate) endpoint: RefCell<Option<Rc<EndpointState>>>,
@@ -102,6 +104,7 @@ impl Progress {
             attempts: Cell::new(0),
             replied: Cell::new(false),
             read: Cell::new(false),
+            reset: Cell::new(None),
             sent: Relayed::default(),
             received: Relayed::default(),
             endpoint: RefCell::default(),
@@ -211,8 +214,9 @@ async fn send(
     let _counted = InFlight::new(cx, decision.cluster)?;
     retry::earn(live, &decision.cluster.config.budget, cx.worker.settings.workers);
     let mut tried = smallvec::SmallVec::<[usize; 4]>::new();
+    let mut fresh = false;
     loop {
-        let attempt = attempt::Attempt { cx, cluster: decision.cluster, retry: decision.retry, head, progress };
+        let attempt = attempt::Attempt { cx, cluster: decision.cluster, retry: decision.retry, head, fresh, progress };
         let last = progress.attempts.get() >= decision.retry.limit;
         let stop = match attempt.run(body, reply, &mut tried, last).await {
             Ok(done) => {
@@ -231,12 +235,16 @@ async fn send(
         };
         let allowed =
             !last && !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
-        if !allowed || !retry::spend(cx, live) {
+        // Once for each request a closed idle connection is free: an application that closes them all the time is not
+        // thereby asked more often than its clients ask.
+        let free = failure.is_stale() && !fresh;
+        fresh |= free;
+        if !allowed || !(free || retry::spend(cx, live)) {
             retry::tell(cx, progress, false);
             return Err(Stop::Failed(failure));
         }
         // What provably went nowhere is tried elsewhere at once, the first time.
-        if failure.retry == Retry::Never || progress.attempts.get() > 1 {
+        if failure.retry == Retry::Never || (progress.attempts.get() > 1 && !free) {
             tokio::time::sleep(retry::pause(decision.retry, progress.attempts.get(), cx)).await;
         }
     }
@@ -290,8 +298,10 @@ async fn conclude(
     };
     progress.reason.set(Some(failure.reason));
     tracing::debug!(reason = %failure.reason, cause = %failure, path = head.path(), "request failed");
-    if progress.replied.get() {
-        reply.abort(ResetCode::INTERNAL);
+    let reset = progress.reset.get().filter(|_| failure.reason == Reason::UpstreamReset);
+    // A stream that the application reset is reset here too, in its own words: CANCEL stays CANCEL.
+    if progress.replied.get() || (reset.is_some() && matches!(reply, Reply::H2(_))) {
+        reply.abort(reset.unwrap_or(ResetCode::INTERNAL));
         return End::Broken;
     }
     if !body.is_done() {

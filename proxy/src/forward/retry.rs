@@ -31,6 +31,7 @@ pub(super) fn permits(policy: &RetryPolicy, failure: &Failure, head: &RequestHea
         }
         Retry::IfIdempotent => on.reset_before_request && head.is_idempotent(),
         Retry::Safe if failure.reason == Reason::UpstreamReset => on.refused_stream,
+        Retry::Safe if failure.is_stale() => on.reset_before_request,
         Retry::Safe => on.connect_failure,
     }
 }

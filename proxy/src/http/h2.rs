@@ -11,7 +11,8 @@ use crate::conn::Io;
 use crate::drain::Phase;
 use crate::spawn;
 
-/// Serves streams until the downstream is done or we shut down. Streams that are open end by themselves.
+/// Serves streams until the downstream is done or we shut down. Streams that are open end by themselves, until the
+/// deadline of the shutdown.
 pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     let limits = &connection.worker.settings.limits;
     let max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
@@ -21,7 +22,7 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
         Ok(Err(error)) => return refuse(&connection, &error.to_string()),
         Err(_) => return refuse(&connection, "no preface in time"),
     };
-    let mut phase = Phase::Draining;
+    let mut phase = Some(Phase::Draining);
     loop {
         tokio::select! {
             // Frames first: streams that are open must go on.
@@ -31,9 +32,17 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
                 Some(Err(error)) => return refuse(&connection, &error.to_string()),
                 None => return,
             },
-            () = connection.worker.drain.reached(phase), if phase != Phase::Forced => {
-                wire.graceful_shutdown();
-                phase = Phase::Forced;
+            () = connection.worker.drain.reached(phase.unwrap_or_default()), if phase.is_some() => {
+                phase = match phase {
+                    Some(Phase::Forced) => {
+                        wire.cut();
+                        None
+                    }
+                    _ => {
+                        wire.graceful_shutdown();
+                        Some(Phase::Forced)
+                    }
+                };
             }
         }
     }

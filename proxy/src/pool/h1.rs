@@ -34,17 +34,21 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    /// An idle connection, or a new one.
+    /// An idle connection, or a new one; `fresh`: a new one in any case.
     ///
     /// # Errors
     /// What [`Pool::dial`] says; nothing was sent.
-    pub(crate) async fn h1(self: &Rc<Self>, dial: Dial<'_>) -> Result<Lease, Failure> {
-        if let Some(lease) = self.idle_h1() {
+    pub(crate) async fn h1(self: &Rc<Self>, dial: Dial<'_>, fresh: bool) -> Result<Lease, Failure> {
+        if !fresh && let Some(lease) = self.idle_h1() {
             return Ok(lease);
+        }
+        if fresh && !self.budget.has_room() {
+            // One of those that are likely closed too makes room.
+            self.idle.borrow_mut().pop();
         }
         let slot = Box::pin(self.admit(dial.timeout)).await?;
         // While we waited for room, one may have been parked.
-        if let Some(lease) = self.idle_h1() {
+        if !fresh && let Some(lease) = self.idle_h1() {
             return Ok(lease);
         }
         // Boxed: rare, and large beside an exchange on a connection that is there.

@@ -41,30 +41,38 @@ impl Shared {
 
 /// The right to open one stream; held until the exchange is over.
 #[derive(Debug)]
-pub(crate) struct Lease(Rc<Shared>);
+pub(crate) struct Lease {
+    shared: Rc<Shared>,
+    reused: bool,
+}
 
 impl Lease {
-    fn new(shared: Rc<Shared>) -> Self {
+    fn new(shared: Rc<Shared>, reused: bool) -> Self {
         shared.streams.set(shared.streams.get().saturating_add(1));
-        Self(shared)
+        Self { shared, reused }
+    }
+
+    /// The connection was there before: its peer may be closing it.
+    pub(crate) const fn reused(&self) -> bool {
+        self.reused
     }
 
     /// The connection.
     pub(crate) fn conn(&self) -> &Connection {
-        &self.0.conn
+        &self.shared.conn
     }
 
     /// Keeps others from opening streams on it: the peer is going away.
     pub(crate) fn retire(&self) {
-        self.0.usable.set(false);
+        self.shared.usable.set(false);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
-        if !self.0.is_busy() {
-            self.0.since.set(Instant::now());
+        self.shared.streams.set(self.shared.streams.get().saturating_sub(1));
+        if !self.shared.is_busy() {
+            self.shared.since.set(Instant::now());
         }
     }
 }
@@ -95,7 +103,7 @@ impl Pool {
     pub(crate) async fn h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
         loop {
             if let Some(shared) = self.shared.borrow().iter().find(|shared| shared.has_room()) {
-                return Ok(Lease::new(Rc::clone(shared)));
+                return Ok(Lease::new(Rc::clone(shared), true));
             }
             if !self.dialing.busy.replace(true) {
                 break;
@@ -121,7 +129,7 @@ impl Pool {
             .map_err(|error| Failure::safe(Reason::ConnectFailed).because(error))?;
         let shared =
             Rc::new(Shared { conn, streams: Cell::new(0), usable: Cell::new(true), since: Cell::new(Instant::now()) });
-        let lease = Lease::new(Rc::clone(&shared));
+        let lease = Lease::new(Rc::clone(&shared), false);
         let weak = Rc::downgrade(&shared);
         self.shared.borrow_mut().push(shared);
         spawn::local(async move {

@@ -73,9 +73,12 @@ impl Budget {
         self.open.get()
     }
 
+    fn has_room(&self) -> bool {
+        self.open.get() < self.max_open.get()
+    }
+
     fn slot(self: &Rc<Self>) -> Option<Slot> {
-        let free = self.open.get() < self.max_open.get();
-        free.then(|| {
+        self.has_room().then(|| {
             self.open.set(self.open.get().saturating_add(1));
             Slot(Rc::clone(self))
         })

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tulle_identity::csr::{self, PendingKey};
-use tulle_identity::sign::{BuiltInCa, Signer};
+use tulle_identity::sign::{BuiltInCa, Limits, Signer};
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 use tulle_identity::svid::Identity;
 use tulle_identity::tls::{Alpn, MeshTls, TlsOptions};
@@ -37,7 +37,9 @@ impl Ca {
         let domain = TrustDomain::parse(domain).expect("a trust domain");
         let dir = TempDir::new().expect("a temporary folder");
         let state = dir.path().join("state");
-        let ca = BuiltInCa::open(&state, &domain).expect("an authority");
+        // Tests of renewal cannot wait for a minute.
+        let limits = Limits { min_ttl: Duration::from_secs(1), ..Limits::default() };
+        let ca = BuiltInCa::open(&state, &domain).expect("an authority").with_limits(limits);
         let tokens = TokenIssuer::open(&state).expect("a token key");
         let this = Self { domain, ca, tokens, dir };
         std::fs::write(this.bundle_file(), this.ca.bundle().pem()).expect("the bundle file");

@@ -65,6 +65,11 @@ impl Connection {
     pub(crate) fn graceful_shutdown(&mut self) {
         self.0.graceful_shutdown();
     }
+
+    /// Says GOAWAY and closes, whatever is open.
+    pub(crate) fn cut(&mut self) {
+        self.0.abrupt_shutdown(h2::Reason::NO_ERROR);
+    }
 }
 
 /// Where the reply to one request goes.

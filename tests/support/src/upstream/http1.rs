@@ -334,6 +334,8 @@ async fn connection(
     let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
     shared.open.fetch_add(1, Ordering::SeqCst);
     let _open = Open(shared);
+    // Head and body are written apart: without this the body waits for a delayed acknowledgement.
+    tcp.set_nodelay(true)?;
     let mut stream = Stream::accept(tcp, tls).await?;
     let mut buffer = Buffer::default();
     while let Some(head_bytes) = buffer.until(&mut stream, b"\r\n\r\n").await? {

@@ -1,0 +1,279 @@
+//! HTTP/2 at the sidecar of a client: conversion in both directions, and requests that must not get through.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tulle_proto::{ResourceType, envoy};
+use tulle_testing::client::http2::request;
+use tulle_testing::client::{Http2Client, Raw, raw};
+use tulle_testing::control::{Control, Service};
+use tulle_testing::sidecar::Sidecar;
+use tulle_testing::upstream::{Http2Reply, Http2Upstream, Reply, Upstream};
+use tulle_testing::wait::within;
+
+use crate::mesh;
+
+/// A service whose endpoints speak HTTP/1 only, whatever the client speaks.
+fn publish_http1_only(control: &Control, service: &Service) {
+    use envoy::extensions::upstreams::http::v3::http_protocol_options as options;
+    control.publish(service);
+    let http1 = options::explicit_http_config::ProtocolConfig::HttpProtocolOptions(Default::default());
+    let explicit = options::ExplicitHttpConfig { protocol_config: Some(http1) };
+    let packed =
+        tulle_testing::control::resources::pack(&envoy::extensions::upstreams::http::v3::HttpProtocolOptions {
+            upstream_protocol_options: Some(options::UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+            ..Default::default()
+        });
+    let mut cluster = service.cluster();
+    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
+    cluster.typed_extension_protocol_options = HashMap::from([(key, packed)]);
+    control.set(ResourceType::Cluster, service.name(), &cluster);
+}
+
+fn http1_application() -> impl Future<Output = Upstream> {
+    Upstream::http1(|request| match request.path() {
+        "/empty" => Reply::head(204, &[]),
+        "/cached" => Reply::head(304, &[("etag", "\"1\"")]),
+        "/head" => Reply::head(200, &[("content-length", "11")]),
+        "/chunks" => Reply::chunked(&[b"one ", b"two"], &[("x-sum", "7")]),
+        "/hints" => {
+            Reply::head(103, &[("link", "</style.css>")]).then_head(200, &[("content-length", "2")]).write("ok")
+        }
+        "/until-close" => Reply::until_close("all of it"),
+        "/hop" => Reply::status(200, &[("connection", "x-drop"), ("x-drop", "1"), ("keep-alive", "timeout=5")], "ok"),
+        _ => Reply::status(200, &[("set-cookie", "a=1"), ("set-cookie", "b=2")], "hello"),
+    })
+}
+
+#[tokio::test]
+async fn versions_are_converted_and_malformed_requests_stop_here() {
+    let control = mesh::control().await;
+    let old = http1_application().await;
+    let new = Http2Upstream::start(|head| match head.uri().path() {
+        "/empty" => Http2Reply::head(204, &[]),
+        "/head" => Http2Reply::head(200, &[("content-length", "11")]),
+        "/trailers" => Http2Reply::head(200, &[]).data("body").trailers(&[("x-sum", "4")]),
+        "/length" => Http2Reply::head(200, &[("content-length", "4")]).data("body"),
+        _ => Http2Reply::echo(),
+    })
+    .await;
+    publish_http1_only(&control, &Service::http(&mesh::name("old")).endpoint(&old.addr().to_string(), None));
+    control.publish(&Service::http2(&mesh::name("new")).endpoint(&new.addr().to_string(), None));
+    let sidecar = mesh::client(&control, &["old", "new"]).await;
+
+    http2_to_http1(&sidecar, &old).await;
+    http1_to_http2(&sidecar, &new).await;
+    malformed(&sidecar, &old).await;
+}
+
+async fn http2_to_http1(sidecar: &Sidecar, app: &Upstream) {
+    let client = Http2Client::connect(sidecar.outbound(&mesh::name("old"))).await;
+    let cookies = [("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers"), ("x-kept", "yes")];
+    let reply = client.exchange(request("GET", "old.shop", "/?q=1", &cookies), "", None).await.expect("an answer");
+    assert_eq!((reply.status, &reply.body[..]), (200, &b"hello"[..]), "{reply:?}");
+    let set: Vec<_> = reply.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(set, ["a=1", "b=2"]);
+    assert!(!reply.headers.contains_key("connection"));
+    let seen = app.request(0).await;
+    assert_eq!((seen.method(), seen.path(), seen.header("host")), ("GET", "/?q=1", Some("old.shop")));
+    assert_eq!(seen.header("cookie"), Some("a=1; b=2"), "one field in HTTP/1 (RFC 9113 section 8.2.3)");
+    assert_eq!(seen.header("x-kept"), Some("yes"));
+    assert!(seen.header("transfer-encoding").is_none() && seen.header("content-length").is_none(), "{seen:?}");
+
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", http::HeaderValue::from_static("5"));
+    let post = request("POST", "old.shop", "/", &[]);
+    client.exchange(post, "hello", Some(trailers)).await.expect("an answer");
+    let seen = app.request(1).await;
+    assert_eq!((&seen.body[..], seen.header("transfer-encoding")), (&b"hello"[..], Some("chunked")), "{seen:?}");
+    assert_eq!(seen.trailers, [("x-sum".to_owned(), "5".to_owned())]);
+    let post = request("POST", "old.shop", "/", &[("content-length", "5")]);
+    client.exchange(post, "hello", None).await.expect("an answer");
+    let seen = app.request(2).await;
+    assert_eq!((&seen.body[..], seen.header("content-length")), (&b"hello"[..], Some("5")), "{seen:?}");
+
+    for (method, path, status, body) in [
+        ("HEAD", "/head", 200, ""),
+        ("GET", "/empty", 204, ""),
+        ("GET", "/cached", 304, ""),
+        ("GET", "/chunks", 200, "one two"),
+        ("GET", "/hints", 200, "ok"),
+        ("GET", "/until-close", 200, "all of it"),
+        ("GET", "/hop", 200, "ok"),
+    ] {
+        let reply = client.exchange(request(method, "old.shop", path, &[]), "", None).await;
+        let reply = reply.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        assert_eq!((reply.status, &reply.body[..]), (status, body.as_bytes()), "{path}: {reply:?}");
+        assert_eq!(reply.trailers.is_some(), path == "/chunks", "{path}: {reply:?}");
+        assert_eq!(
+            reply.header("content-length"),
+            match path {
+                "/head" => Some("11"),
+                "/hints" | "/hop" => Some("2"),
+                _ => None,
+            }
+        );
+        assert!(reply.header("x-drop").is_none() && reply.header("keep-alive").is_none(), "{reply:?}");
+    }
+}
+
+async fn http1_to_http2(sidecar: &Sidecar, app: &Http2Upstream) {
+    let mut client = Raw::connect(sidecar.outbound(&mesh::name("new"))).await;
+    for (method, path, body) in [("GET", "/trailers", "body"), ("GET", "/length", "body"), ("HEAD", "/head", "")] {
+        let reply = client.exchange(method, path, "new.shop").await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, body), "{path}: {reply:?}");
+        assert_eq!(reply.trailers.len(), usize::from(path == "/trailers"), "{path}: {reply:?}");
+        assert_eq!(reply.header("content-length").is_some(), path != "/trailers", "{path}: {reply:?}");
+    }
+    let reply = client.exchange("GET", "/empty", "new.shop").await;
+    assert_eq!((reply.status, reply.header("transfer-encoding"), reply.body.len()), (204, None, 0));
+    let headers = [("connection", "x-drop"), ("x-drop", "1"), ("x-kept", "yes"), ("Cookie", "a=1; b=2")];
+    client.send(raw::request("POST", "/echo", "new.shop", &headers, b"hello")).await;
+    let reply = client.response().await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "hello"));
+    let seen = app.request(4).await;
+    assert_eq!((seen.header("x-drop"), seen.header("x-kept")), (None, Some("yes")));
+    assert_eq!((seen.header("cookie"), seen.header("host")), (Some("a=1; b=2"), None));
+    assert_eq!(seen.head.uri().authority().map(http::uri::Authority::as_str), Some("new.shop"));
+    let chunked =
+        "POST /echo HTTP/1.1\r\nhost: new.shop\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 3\r\n\r\n";
+    client.send(chunked).await;
+    let reply = client.response().await;
+    assert_eq!((reply.text().as_str(), reply.trailers.len()), ("abc", 1), "{reply:?}");
+    assert_eq!(app.connections(), 1);
+}
+
+/// A header block without compression, in the order given.
+fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "one byte holds the length");
+            block.push(text.len() as u8);
+            block.extend_from_slice(text);
+        }
+    }
+    block
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// Sends one request in raw frames; says whether it was refused: RST_STREAM, GOAWAY, a 4xx, or the connection closed.
+async fn refused(sidecar: &Sidecar, fields: &[(&[u8], &[u8])], body: Option<&[u8]>) -> bool {
+    let mut tcp = tokio::net::TcpStream::connect(sidecar.outbound(&mesh::name("old"))).await.expect("a connection");
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(1, END_HEADERS | if body.is_none() { END_STREAM } else { 0 }, 1, &block(fields)));
+    if let Some(body) = body {
+        bytes.extend(frame(0, END_STREAM, 1, body));
+    }
+    tcp.write_all(&bytes).await.expect("an open connection");
+    let verdict = async {
+        loop {
+            let mut head = [0; 9];
+            if tcp.read_exact(&mut head).await.is_err() {
+                return true;
+            }
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let mut payload = vec![0; length];
+            if tcp.read_exact(&mut payload).await.is_err() {
+                return true;
+            }
+            match head[3] {
+                // HEADERS: an indexed or literal `:status`; 200 is index 8.
+                1 => return payload.first() != Some(&0x88),
+                3 | 7 => return true,
+                _ => {}
+            }
+        }
+    };
+    within("an answer", verdict).await
+}
+
+/// The cases DG-01 to DG-03: each breaks one rule of a request that is good without it.
+async fn malformed(sidecar: &Sidecar, app: &Upstream) {
+    type Field<'f> = (&'f [u8], &'f [u8]);
+    let before = app.requests().len();
+    let good: [Field<'_>; 4] =
+        [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"old.shop")];
+    assert!(!refused(sidecar, &good, None).await, "the request without a fault is served");
+    assert!(!refused(sidecar, &[&good[..], &[(b"content-length", b"2")]].concat(), Some(b"ab")).await);
+    let pseudo: [(usize, &[&[u8]]); 4] = [
+        (0, &[b"GET / HTTP/1.1\r\nX: y", b"GET /x", b"GET?", b"", b"CONNECT"]),
+        (1, &[b"http://evil/?", b"", b"ht tp"]),
+        (
+            2,
+            &[
+                b"/f HTTP/1.1\r\nHost: x\r\n\r\nGET /smug",
+                b"/f x",
+                b"",
+                b"admin",
+                b"http://evil/x",
+                b"/a\tb",
+                b"/a\x00b",
+            ],
+        ),
+        (3, &[b"a\r\nX: y", b"a/x", b"a b", b"", b"u@a", b"a\x00"]),
+    ];
+    for (at, values) in pseudo {
+        for value in values {
+            let mut fields = good;
+            fields[at].1 = value;
+            assert!(refused(sidecar, &fields, None).await, "{}", String::from_utf8_lossy(fields[at].1));
+        }
+    }
+    for missing in 0..3 {
+        let fields: Vec<Field<'_>> =
+            good.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, f)| *f).collect();
+        assert!(refused(sidecar, &fields, None).await, "without {:?}", String::from_utf8_lossy(good[missing].0));
+    }
+    let extra: &[Field<'_>] = &[
+        (b":path", b"/second"),
+        (b":unknown", b"x"),
+        (b":status", b"200"),
+        (b"x-a", b"1\r\nX: y"),
+        (b"x-a", b"1\n"),
+        (b"x-a", b"a\x00b"),
+        (b"x-a", b"a\x7fb"),
+        (b"X-Upper", b"1"),
+        (b"x:a", b"1"),
+        (b"x a", b"1"),
+        (b"x\r\ny", b"1"),
+        (b"", b"1"),
+        (b"x\x80", b"1"),
+        (b"x\t", b"1"),
+        (b"transfer-encoding", b"chunked"),
+        (b"connection", b"close"),
+        (b"upgrade", b"h2c"),
+        (b"keep-alive", b"timeout=5"),
+        (b"proxy-connection", b"close"),
+        (b"te", b"gzip"),
+        (b"content-length", b"5"),
+        (b"host", b"evil.shop"),
+    ];
+    for field in extra {
+        let fields = [&good[..], &[*field]].concat();
+        let shown = String::from_utf8_lossy(field.0).into_owned() + ": " + &String::from_utf8_lossy(field.1);
+        assert!(refused(sidecar, &fields, None).await, "{shown:?}");
+    }
+    let late = [&[(&b"x-a"[..], &b"1"[..])], &good[..]].concat();
+    assert!(refused(sidecar, &late, None).await, "pseudo-headers come first");
+    for lengths in [&[&b"1"[..]][..], &[b"9"], &[b"+2"], &[b"2", b"3"], &[b"2, 2"], &[b"x"]] {
+        let lengths = lengths.iter().map(|length| (&b"content-length"[..], *length));
+        let fields: Vec<Field<'_>> = good.iter().copied().chain(lengths).collect();
+        assert!(refused(sidecar, &fields, Some(b"ab")).await, "{fields:?}");
+    }
+    let whole: Vec<_> = app.requests().into_iter().skip(before + 2).filter(|request| !request.cut).collect();
+    assert!(whole.is_empty(), "the application must see none of it: {whole:?}");
+    let client = Http2Client::connect(sidecar.outbound(&mesh::name("old"))).await;
+    let reply = client.exchange(request("GET", "old.shop", "/", &[]), Bytes::new(), None).await.expect("an answer");
+    assert_eq!(reply.status, 200, "others are served as before");
+}
