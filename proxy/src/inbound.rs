@@ -15,6 +15,7 @@ use crate::base::protocol::Protocol;
 use crate::config::listener::{InboundPort, MtlsMode};
 use crate::conn::{Io, Socket};
 use crate::detect::{self, Spoken};
+use crate::drain::Guard;
 use crate::http::{self, Place, Version};
 use crate::orig_dst;
 use crate::relay;
@@ -43,6 +44,9 @@ struct Received {
     io: Io,
     peer: Option<SpiffeId>,
     version: Option<Version>,
+    /// A peer that has come this far has a request for us: it counts as work while we shut down. Passed on without a
+    /// gap, in which the process might end.
+    arriving: Guard,
 }
 
 /// Serves one inbound connection, from accepted socket to closed relay.
@@ -76,6 +80,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
                 tls,
                 place: Place::Local { address: app, port: rules },
                 series: RefCell::default(),
+                arriving: RefCell::new(Some(received.arriving)),
                 worker: cx,
             };
             http::serve(connection, received.io, version).await;
@@ -108,7 +113,7 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
     let protocol = if opaque && rules.protocol == Protocol::Auto { Protocol::Tcp } else { rules.protocol };
     if rules.mtls == MtlsMode::Disable && opaque {
         let io = Io::Plain(Socket::new(tcp, Vec::new()));
-        return Ok(Received { io, peer: None, version: None });
+        return Ok(Received { io, peer: None, version: None, arriving: cx.drain.guard() });
     }
     let mut prefix = Vec::new();
     // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
@@ -134,7 +139,7 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
         return Err(Reason::IdleTimeout.into());
     }
     let version = version_of(&sniffed.spoken, protocol);
-    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, version })
+    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, version, arriving: cx.drain.guard() })
 }
 
 /// Whether whatever comes is HTTP, and is to be treated as such.
@@ -161,6 +166,7 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
     let Some(keys) = cx.keys() else {
         return Err(Failure::new(Reason::CertExpired).because("this proxy has no certificate"));
     };
+    let arriving = cx.drain.guard();
     let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
     cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
     let handshake::Accepted { mut io, peer, inside } = accepted?;
@@ -172,7 +178,7 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
         Inside::Unsaid => None,
     };
     let version = version.filter(|_| !protocol.is_opaque());
-    Ok(Received { io, peer: Some(peer), version })
+    Ok(Received { io, peer: Some(peer), version, arriving })
 }
 
 /// What a mesh peer sends that did not say so, to a port where HTTP is declared: calling its requests opaque must not

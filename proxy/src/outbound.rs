@@ -136,6 +136,7 @@ async fn http_on(cx: Rc<Worker>, tcp: TcpStream, prefix: Vec<u8>, from: Downstre
         tls: false,
         place,
         series: RefCell::default(),
+        arriving: RefCell::new(Some(cx.drain.guard())),
         worker: cx,
     };
     http::serve(connection, Io::Plain(Socket::new(tcp, prefix)), version).await;

@@ -47,6 +47,9 @@ mod opaque;
 /// Shutting down.
 mod drain;
 
+/// Replicas are replaced under load.
+mod drain_rolling;
+
 /// Without a control plane.
 mod discovery;
 

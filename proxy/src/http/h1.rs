@@ -28,8 +28,9 @@ use crate::tcp;
 pub(super) async fn serve(connection: &Connection, io: Io) {
     let mut wire = Wire::new(io);
     let mut idle = Idle::new(connection.worker.settings.limits.downstream_idle);
+    let mut arriving = connection.arriving.take();
     loop {
-        if !wait(connection, &mut wire, &mut idle).await {
+        if !wait(connection, &mut wire, &mut idle, arriving.is_some()).await {
             return;
         }
         let head = match read(connection, &mut wire).await {
@@ -39,7 +40,7 @@ pub(super) async fn serve(connection: &Connection, io: Io) {
         let draining = connection.worker.drain.phase() > Phase::Running;
         // Boxed: a connection that waits must not hold the room of an exchange.
         match Box::pin(exchange(connection, &mut wire, head, draining)).await {
-            After::Next => {}
+            After::Next => arriving = None,
             After::Close => return Box::pin(linger(&mut wire)).await,
             // An orderly end would be taken for the end of the reply.
             After::Reset => return relay::abort(wire.into_parts().0.tcp()),
@@ -77,17 +78,25 @@ async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request
     }
 }
 
-/// Waits for the next request; `false` when there will be none. Nothing but the connection is held meanwhile.
-async fn wait(connection: &Connection, wire: &mut Wire, idle: &mut Idle) -> bool {
+/// Waits for the next request; `false` when there will be none. Nothing but the connection is held meanwhile. `first`:
+/// none has come yet, and while we shut down one has a moment to come.
+async fn wait(connection: &Connection, wire: &mut Wire, idle: &mut Idle, first: bool) -> bool {
     idle.begin();
     tokio::select! {
         // A request that is there is served even while we shut down.
         biased;
-        more = wire.wait() => more.unwrap_or(false),
-        () = connection.worker.drain.reached(Phase::Closing) => false,
-        () = idle.over() => false,
+        more = wire.wait() => return more.unwrap_or(false),
+        () = connection.worker.drain.reached(Phase::Closing) => {}
+        () = idle.over() => return false,
     }
+    if !first {
+        return false;
+    }
+    tokio::time::timeout(FIRST_REQUEST, wire.wait()).await.is_ok_and(|more| more.unwrap_or(false))
 }
+
+/// How long a connection that was just made may take for its first request while we shut down.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Reads a head, within the time allowed once its first byte is there.
 async fn read(connection: &Connection, wire: &mut Wire) -> Result<parse::Request, ReadError> {

@@ -14,6 +14,7 @@ use crate::spawn;
 /// Serves streams until the downstream is done or we shut down. Streams that are open end by themselves, until the
 /// deadline of the shutdown.
 pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
+    let mut arriving = connection.arriving.take();
     let limits = &connection.worker.settings.limits;
     let max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
     let handshake = tokio::time::timeout(limits.header_timeout, Wire::accept(io, max_header_bytes)).await;
@@ -28,7 +29,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
             // Frames first: streams that are open must go on.
             biased;
             call = wire.next() => match call {
-                Some(Ok(call)) => begin(&connection, call),
+                Some(Ok(call)) => {
+                    begin(&connection, call);
+                    drop(arriving.take());
+                }
                 Some(Err(error)) => return refuse(&connection, &error.to_string()),
                 None => return,
             },
@@ -50,9 +54,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
 
 fn begin(connection: &Rc<Connection>, (head, body, reply): Call) {
     let connection = Rc::clone(connection);
+    let busy = connection.worker.drain.guard();
     #[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
     spawn::local(async move {
-        let _busy = connection.worker.drain.guard();
+        let _busy = busy;
         let mut body = BodyIn::from(body);
         let mut reply = Reply::H2(reply);
         connection.request(&head, &mut body, &mut reply).await;

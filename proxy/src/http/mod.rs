@@ -20,6 +20,7 @@ use crate::config::Known;
 use crate::config::demand::DemandKey;
 use crate::config::listener::{InboundPort, Outbound};
 use crate::conn::Io;
+use crate::drain::Guard;
 use crate::forward::{self, Context, End, Target};
 use crate::telemetry::counters::RequestSeries;
 use crate::telemetry::labels::{Direction, Party};
@@ -45,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) place: Place,
     /// Series of its requests.
     pub(crate) series: RefCell<Option<Rc<RequestSeries>>>,
+    /// Until its first request a connection counts as work: its sender could not know whether that was served.
+    pub(crate) arriving: RefCell<Option<Guard>>,
 }
 
 /// Where the requests of a connection go.
