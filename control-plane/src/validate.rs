@@ -15,3 +15,30 @@ pub fn validate(directory: &Path) -> Vec<Problem> {
     writer.apply(0, Delta::Problems(problems));
     writer.build().problems().to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::validate;
+
+    #[test]
+    fn problems_of_files_and_between_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let workload = |name: &str| {
+            format!(
+                "apiVersion: tulle.io/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: {{addresses: [10.0.0.1]}}\n"
+            )
+        };
+        std::fs::write(directory.path().join("a.yaml"), format!("{}---\n{}", workload("a"), workload("b"))).unwrap();
+        std::fs::write(directory.path().join("b.yaml"), "kind: [").unwrap();
+        let problems: Vec<_> = validate(directory.path()).iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert_eq!(
+            problems[0],
+            "a.yaml:5: error: Workload default/b: spec.addresses: 10.0.0.1 is an address of the older Workload default/a"
+        );
+        assert!(problems[1].starts_with("b.yaml:1:"), "{problems:?}");
+        std::fs::remove_file(directory.path().join("b.yaml")).unwrap();
+        std::fs::write(directory.path().join("a.yaml"), workload("a")).unwrap();
+        assert_eq!(validate(directory.path()), []);
+    }
+}

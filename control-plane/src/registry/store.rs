@@ -91,6 +91,11 @@ impl Store {
         self.objects.iter().filter_map(winner).collect()
     }
 
+    /// Where the object that counts for a reference was read.
+    pub(super) fn place(&self, reference: &ObjectRef) -> Option<Place> {
+        winner(self.objects.get(reference)?).map(|((_, origin), _)| place(origin))
+    }
+
     /// A problem for every object that lost to an older one.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -100,12 +105,16 @@ impl Store {
             };
             for loser in candidates.keys().filter(|id| *id != first) {
                 let reason = format!("it is defined twice; the older one, at {}, is used", first.1);
-                let place = Place { file: loser.1.file.clone(), line: loser.1.line, column: 0 };
+                let place = place(&loser.1);
                 problems.push(Problem::new(Severity::Error, reference.clone(), "", reason).at(place));
             }
         }
         problems
     }
+}
+
+fn place(origin: &Origin) -> Place {
+    Place { file: origin.file.clone(), line: origin.line, column: 0 }
 }
 
 fn winner(candidates: &BTreeMap<(SourceId, Origin), Object>) -> Option<(&(SourceId, Origin), &Object)> {

@@ -163,6 +163,11 @@ impl Writer {
     fn problems(&self) -> Vec<Problem> {
         let joined = self.of_services.values().chain(self.of_owners.values()).chain(self.of_addresses.values());
         let mut problems: Vec<_> = self.reported.values().chain(joined).flatten().cloned().collect();
+        for problem in &mut problems {
+            if let (None, Some(object)) = (&problem.place, &problem.object) {
+                problem.place = self.store.place(object);
+            }
+        }
         problems.extend(self.store.problems());
         problems.sort_by(|a, b| (&a.place, &a.object, &a.field).cmp(&(&b.place, &b.object, &b.field)));
         problems.dedup();

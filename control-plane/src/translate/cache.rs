@@ -84,3 +84,22 @@ impl Generations {
 fn cost(resource: &Resource) -> usize {
     resource.body.value.len().saturating_mul(2).saturating_add(ENTRY_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_two_generations_at_most_and_keeps_what_is_used() {
+        let cache = Cache::with_limit(4 * ENTRY_BYTES);
+        let input = |port: u16| super::super::outbound::tests::listener(port);
+        let first = cache.get("127.0.0.1:1", input(1)).body.value;
+        for port in 2..200 {
+            cache.get(&format!("127.0.0.1:{port}"), input(port));
+            // Used all the time, so never built again.
+            assert_eq!(cache.get("127.0.0.1:1", input(1)).body.value.as_ptr(), first.as_ptr());
+            let held = cache.locked(|g| g.young.len() + g.old.len());
+            assert!(held <= 8, "{held}");
+        }
+    }
+}

@@ -155,3 +155,14 @@ impl RoutesInput {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An input that differs by port alone.
+    pub(in super::super) fn listener(port: u16) -> Input {
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        Input::OutboundTcp(TcpListenerInput { address, cluster: "cluster".into(), idle_timeout: None })
+    }
+}

@@ -263,3 +263,22 @@ fn a_directory_that_is_not_there() {
     assert!(FileSource::start(&missing, |_| true).is_err());
     assert_eq!(read(&missing).1.len(), 1);
 }
+
+#[test]
+fn follows_a_directory_whose_name_moves() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for (version, port) in [("one", 80), ("two", 90)] {
+        fs::create_dir(at(version)).unwrap();
+        fs::write(at(version).join("a.yaml"), service("a", port)).unwrap();
+    }
+    symlink("one", at("current")).unwrap();
+    let running = Running::start(&at("current"));
+    assert!(matches!(&running.next()[0], Delta::Reset(items) if items.len() == 1));
+    symlink("two", at("next")).unwrap();
+    fs::rename(at("next"), at("current")).unwrap();
+    running.until(upserted("a", 90));
+    // The new directory is the one that is watched now.
+    fs::write(at("two/b.yaml"), service("b", 80)).unwrap();
+    running.until(upserted("b", 80));
+}

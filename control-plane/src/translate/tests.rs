@@ -1,1 +1,0 @@
-//! Golden pairs and rules of translate.
