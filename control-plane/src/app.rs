@@ -1,6 +1,6 @@
 //! Wiring: sources, registry, streams, certificates and admin pages, from start to a graceful end.
 //!
-//! [`run`] is the program; [`start`] is the same for a process that embeds the control plane and wants its addresses.
+//! `run` is the program; `start` is the same for a process that embeds the control plane and wants its addresses.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Flags and environment become [`Settings`], with every mistake reported at once.
+//! Flags and environment become `Settings`, with every mistake reported at once.
 //!
 //! The only place that reads the environment. Each flag `--some-name` is also `TULLE_SOME_NAME`.
 

@@ -1,6 +1,6 @@
-//! Shutting down without breaking what is under way: how far it has come ([`Phase`]) and what is still in progress.
+//! Shutting down without breaking what is under way: how far it has come (`Phase`) and what is still in progress.
 //!
-//! One [`Drain`] per process; each worker has its own [`DrainSignal`], which the path reads and waits on without
+//! One `Drain` per process; each worker has its own `DrainSignal`, which the path reads and waits on without
 //! touching what threads share. `runtime::shutdown` decides when a phase begins.
 
 use std::cell::{Cell, RefCell};

@@ -1,6 +1,6 @@
 //! The registry: the single writer of the mesh. It applies what sources say, waits out bursts, and publishes.
 //!
-//! The first change after a quiet time is published at once, later ones at most every [`QUIET`].
+//! The first change after a quiet time is published at once, later ones at most every `QUIET`.
 
 mod addresses;
 mod changes;

@@ -1,4 +1,4 @@
-//! Which endpoint a request goes to: [`Table::pick`], a pure function of the table, the loads and the random source.
+//! Which endpoint a request goes to: `Table::pick`, a pure function of the table, the loads and the random source.
 //!
 //! A table is built once per endpoint set; a pick looks at a handful of endpoints, whatever their number. What
 //! differs between workers, the loads and the place in the turn, comes in from outside.

@@ -1,4 +1,4 @@
-//! What failed, whose fault it was, and what the other side is told: one table over [`Reason`].
+//! What failed, whose fault it was, and what the other side is told: one table over `Reason`.
 //!
 //! The reason is the same word in the `tulle-reason` header, the access log, the metric label and the CLI.
 

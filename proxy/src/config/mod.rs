@@ -1,4 +1,4 @@
-//! The whole immutable configuration of the path: [`Snapshot`] and what it is made of.
+//! The whole immutable configuration of the path: `Snapshot` and what it is made of.
 //!
 //! A request reads one snapshot and never a second one. Everything a resource says is resolved when it is compiled:
 //! names become indices, texts become values, so that the path neither parses nor looks up by name.

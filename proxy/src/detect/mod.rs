@@ -1,6 +1,6 @@
 //! What a connection speaks, from its first bytes: HTTP/1, HTTP/2, TLS or something opaque.
 //!
-//! [`classify`] is pure and decides once: more bytes never change a decision. [`sniff`] reads until there is one, the
+//! `classify` is pure and decides once: more bytes never change a decision. `sniff` reads until there is one, the
 //! peer is done or the time is up; it consumes nothing, as the bytes stay in the caller's buffer to be read again.
 #![deny(
     clippy::indexing_slicing,

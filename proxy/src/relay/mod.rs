@@ -1,7 +1,7 @@
-//! Copies bytes both ways between two streams until both have ended: [`copy_both`].
+//! Copies bytes both ways between two streams until both have ended: `copy_both`.
 //!
 //! It knows no protocol. An end of one direction is passed on while the other goes on (half-close); an error of
-//! either peer ends both, and the caller passes it on with [`abort`]. One future, no task, and no buffer while
+//! either peer ends both, and the caller passes it on with `abort`. One future, no task, and no buffer while
 //! nothing moves.
 
 /// Buffers of this thread.

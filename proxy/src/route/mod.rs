@@ -1,4 +1,4 @@
-//! Which route a request takes: [`decide`], a pure function of the route table and the request's head.
+//! Which route a request takes: `decide`, a pure function of the route table and the request's head.
 //!
 //! Host first, then the routes of that host in order; a host whose routes all refuse ends the search. Nothing is
 //! allocated, and a table with a single host for everything costs no look at the host.

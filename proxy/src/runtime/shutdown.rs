@@ -1,7 +1,7 @@
 //! When to stop, and how: a state machine over time and work in progress, and the signals that drive it.
 //!
-//! First SIGTERM or SIGINT: not ready any more, accepting goes on for [`Plan::min`]; then no new inbound connections,
-//! and the process ends when nothing is under way, at [`Plan::deadline`] at the latest. A second one ends it at once.
+//! First SIGTERM or SIGINT: not ready any more, accepting goes on for `Plan::min`; then no new inbound connections,
+//! and the process ends when nothing is under way, at `Plan::deadline` at the latest. A second one ends it at once.
 
 use std::future::Future;
 use std::io;

@@ -1,4 +1,4 @@
-//! Metrics and access log: [`Telemetry`] for the process, [`WorkerTelemetry`] for each worker.
+//! Metrics and access log: `Telemetry` for the process, `WorkerTelemetry` for each worker.
 //!
 //! A worker writes only what it owns, with plain loads and stores; the control thread reads and sums when it is
 //! scraped. Nothing here waits, and everything has a bound: series are folded into one labelled `overflow` when there

@@ -4,7 +4,7 @@
 //! with a dot. A file that cannot be used is named in a problem and its last good content stays in force.
 //!
 //! What swaps files atomically is seen whole: editors that rename over a file, and the `..data` symlink of mounted
-//! ConfigMaps. The directory is watched, not the files; and it is looked at every [`RESCAN`] in any case, for file
+//! ConfigMaps. The directory is watched, not the files; and it is looked at every `RESCAN` in any case, for file
 //! systems that do not tell.
 
 mod documents;

@@ -1,4 +1,4 @@
-//! Flags and `TULLE_*` environment -> [`Bootstrap`], once, at start. The only reader of the environment. Every bad
+//! Flags and `TULLE_*` environment -> `Bootstrap`, once, at start. The only reader of the environment. Every bad
 //! value is reported together, each with how to put it right.
 
 /// The command line, as texts.

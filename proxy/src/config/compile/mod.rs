@@ -1,4 +1,4 @@
-//! Resources -> [`Snapshot`](super::Snapshot): parse, don't validate. [`Store`] holds what was accepted, compiled; a
+//! Resources -> `Snapshot`: parse, don't validate. `Store` holds what was accepted, compiled; a
 //! resource is taken whole or refused whole, and a refused one leaves its last good version in force. Pure: no IO, no
 //! clock. Called by `xds`, and by tests that compile what the control plane translated.
 #![deny(

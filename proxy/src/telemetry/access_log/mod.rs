@@ -1,6 +1,6 @@
 //! One line for each request and opaque connection, to standard output.
 //!
-//! A worker formats a record into its own ring; one named thread writes what is in the rings, every [`INTERVAL`] and
+//! A worker formats a record into its own ring; one named thread writes what is in the rings, every `INTERVAL` and
 //! when a ring is half full. A slow reader of standard output costs records, which are counted, and never a request.
 
 /// From a worker to the writer.
