@@ -21,7 +21,9 @@ pub(crate) fn take() -> Vec<u8> {
 pub(crate) fn give(mut buffer: Vec<u8>) {
     if buffer.capacity() == SIZE {
         buffer.clear();
-        FREE.with_borrow_mut(|free| {
+        // While the thread ends there is no list any more; the buffer is freed then.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
             if free.len() < KEPT {
                 free.push(buffer);
             }
