@@ -51,6 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let send = "--outbound=127.1.7.2:7080=greeter:80";
     let client = sidecar(&work, control_plane.xds_addr, "client", "127.1.7.2", send)?;
     // The control plane runs on this thread: waiting must not block it.
+    #[expect(clippy::disallowed_methods, reason = "waiting for the sidecars would block the control plane")]
     let answer = tokio::task::spawn_blocking(move || {
         ready(server.status)?;
         ready(client.status)?;
