@@ -41,7 +41,7 @@ impl Nginx {
     fn run(pod: &Pod, port: u16, (flags, tls): (&str, &str), (dir, body): (TempDir, &str)) -> anyhow::Result<Self> {
         let root = dir.path().display().to_string();
         let config = format!(
-            "daemon off; worker_processes 1; pid {root}/pid; error_log stderr notice;\n\
+            "daemon off; master_process off; pid {root}/pid; error_log stderr notice;\n\
              events {{ worker_connections 256; }}\n\
              http {{\n\
              access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
