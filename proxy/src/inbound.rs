@@ -61,7 +61,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
             (to, to.port())
         }
     };
-    let rules = cx.view().snapshot.inbound.as_ref().map(|inbound| Arc::clone(inbound.port(number)));
+    let rules = Box::pin(cx.inbound_port(number)).await;
     // Without any configuration nothing says who may come in.
     let Some(rules) = rules else {
         relay::abort(&tcp);

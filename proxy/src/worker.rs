@@ -164,6 +164,25 @@ impl Worker {
         tokio::time::timeout(self.settings.demand_wait, answer).await.unwrap_or_else(|_| (self.view(), None))
     }
 
+    /// The rules for connections to one of the workload's own ports. At the very start, when they are known to the
+    /// process but not to this core yet, waits for them, for a bounded time.
+    pub(crate) async fn inbound_port(&self, port: u16) -> Option<Arc<InboundPort>> {
+        let rules = |view: &View| view.snapshot.inbound.as_ref().map(|inbound| Arc::clone(inbound.port(port)));
+        if let Some(rules) = rules(&self.view()) {
+            return Some(rules);
+        }
+        let known = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(rules) = rules(&self.view()) {
+                    return rules;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(self.settings.demand_wait, known).await.ok()
+    }
+
     /// The local application at `address`, received on a port with these rules.
     pub(crate) fn local(&self, address: SocketAddr, port: &InboundPort) -> Rc<ClusterState> {
         let http = match port.protocol {
@@ -197,7 +216,9 @@ impl Worker {
     /// How to make connections to the endpoints of `cluster`.
     pub(crate) fn dial<'d>(&'d self, cluster: &Cluster, keys: Option<&'d Arc<MeshTls>>) -> Dial<'d> {
         let max_header_bytes = u32::try_from(self.settings.limits.max_header_bytes).unwrap_or(u32::MAX);
-        Dial { keys, timeout: cluster.connect_timeout, options: &self.options, max_header_bytes }
+        // Without capture a sidecar's own listener stands at the workload's address.
+        let own = if self.settings.capture.is_some() { self.settings.pod_ips.as_slice() } else { &[] };
+        Dial { keys, own, timeout: cluster.connect_timeout, options: &self.options, max_header_bytes }
     }
 
     /// Limits on received heads.

@@ -8,7 +8,7 @@ mod h1;
 mod h2;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(crate) struct Dial<'d> {
     pub(crate) timeout: Duration,
     /// Socket options.
     pub(crate) options: &'d SocketOptions,
+    /// Addresses of this very workload: no sidecar but ours stands there, and traffic to them stays in the pod.
+    pub(crate) own: &'d [IpAddr],
     /// Limit on the header list of HTTP/2 replies.
     pub(crate) max_header_bytes: u32,
 }
@@ -157,7 +159,8 @@ impl Pool {
         let start = Instant::now();
         let tcp = connect::dial(Upstream(self.address), dial.timeout, dial.options).await?;
         let socket = Socket::new(tcp, Vec::new());
-        let Some(expected) = &self.identity else { return Ok(Io::Plain(socket)) };
+        let expected = self.identity.as_ref().filter(|_| !dial.own.contains(&self.address.ip()));
+        let Some(expected) = expected else { return Ok(Io::Plain(socket)) };
         let Some(keys) = dial.keys else {
             return Err(Failure::safe(Reason::CertExpired).because("this proxy has no certificate"));
         };
