@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
