@@ -9,7 +9,6 @@ async fn health_and_metrics() {
     let world = World::start().await;
     let admin = world.handle.admin_addr;
     assert_eq!(http(admin, "GET", "/healthz/live", &HOST).await.0, 200);
-    // Ready once the directory was read; a stream waits for that, so after its first answer it is.
     let mut stream =
         super::world::Delta::open(world.connect_plain().await, None, super::world::envoy_node()).await.unwrap();
     stream.ask(tulle_proto::ResourceType::Cluster, &["*"]).await;

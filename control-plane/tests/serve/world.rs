@@ -73,7 +73,20 @@ impl World {
         std::fs::create_dir(dir.path().join("mesh")).unwrap();
         std::fs::write(dir.path().join("mesh/reviews.yaml"), REVIEWS).unwrap();
         let handle = app::start(settings(&dir)).await.unwrap();
-        Self { dir, handle }
+        let world = Self { dir, handle };
+        world.read().await;
+        world
+    }
+
+    /// Returns once the directory was read: pages answer before that, with an empty mesh.
+    async fn read(&self) {
+        tokio::time::timeout(DEADLINE, async {
+            while http(self.handle.admin_addr, "GET", "/healthz/ready", &[("host", "localhost")]).await.0 != 200 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
     }
 
     /// Ends it and starts another on the same directories.
@@ -81,7 +94,9 @@ impl World {
         let Self { dir, handle } = self;
         tokio::time::timeout(DEADLINE, handle.shutdown()).await.unwrap();
         let handle = app::start(settings(&dir)).await.unwrap();
-        Self { dir, handle }
+        let world = Self { dir, handle };
+        world.read().await;
+        world
     }
 
     pub(crate) fn write(&self, file: &str, manifest: &str) {
