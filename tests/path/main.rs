@@ -24,6 +24,9 @@ mod expect;
 /// Replies, whole and broken.
 mod boundary_replies;
 
+/// Clients that end their own direction.
+mod half_close;
+
 /// Sizes and times.
 mod boundary_limits;
 

@@ -59,6 +59,15 @@ pub(crate) enum BodyError {
     Reset(h2::ResetCode),
 }
 
+/// How the sender of a request went away after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It sends no more. Whether it still reads is not known before something is written to it.
+    Silent,
+    /// Its connection is broken.
+    Away,
+}
+
 /// Most bytes of a body kept for sending it again.
 const REPLAY_BYTES: usize = 64 * 1024;
 
@@ -153,7 +162,7 @@ impl BodyIn<'_> {
 
     /// After the end: waits until the sender of an HTTP/1 body goes away. Never returns for HTTP/2, where
     /// [`BodyOut::gone`] tells. Cancel safe.
-    pub(crate) async fn gone(&mut self) {
+    pub(crate) async fn gone(&mut self) -> Gone {
         match &mut self.source {
             Source::H1(body) => body.gone().await,
             Source::H2(_) => std::future::pending().await,

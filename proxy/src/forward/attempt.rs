@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::{Context, Progress, retry};
 use crate::base::failure::{Failure, Reason, Retry};
-use crate::codec::body::{BodyError, BodyIn, BodyOut, RelayError, relay};
+use crate::codec::body::{BodyError, BodyIn, BodyOut, Gone, RelayError, relay};
 use crate::codec::buffer;
 use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
 use crate::codec::h1::conn::{BodyWriter, HeadReader, ReadError};
@@ -27,6 +27,9 @@ use crate::config::route::RetryPolicy;
 use crate::pool::{H1Lease, H2Lease};
 use crate::telemetry::labels::Direction;
 use crate::view::{Active, ClusterState, EndpointState};
+
+/// How long a reply is waited for when its downstream has ended its own direction.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// What an attempt is made of.
 #[derive(Clone, Copy)]
@@ -183,7 +186,9 @@ impl<'a> Attempt<'a> {
                 Ok(()) => {
                     sent.set(true);
                     self.progress.read.set(true);
-                    body.gone().await;
+                    if body.gone().await == Gone::Silent {
+                        self.deserted().await;
+                    }
                     Stop::Downstream(Reason::DownstreamClosed)
                 }
                 Err(RelayError::From(BodyError::Malformed(_))) => Stop::Downstream(Reason::BadRequest),
@@ -197,6 +202,18 @@ impl<'a> Attempt<'a> {
             biased;
             stop = request => Err(stop),
             finish = reply => finish,
+        }
+    }
+
+    /// Waits until nothing of a reply has come for a while, for a downstream that sends no more. It may have ended only
+    /// its own direction and wait for the reply, or be gone altogether: the next bytes written to it would tell.
+    async fn deserted(self) {
+        loop {
+            let received = self.progress.received.bytes.get();
+            tokio::time::sleep(HALF_CLOSED).await;
+            if self.progress.received.bytes.get() == received {
+                return;
+            }
         }
     }
 

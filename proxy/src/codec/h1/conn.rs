@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::decode::{Decoder, Step};
 use super::parse::{self, Framing, HeadError, Limits};
 use super::write;
-use crate::codec::body::{BodyError, Chunk, Data};
+use crate::codec::body::{BodyError, Chunk, Data, Gone};
 use crate::codec::buffer::{self, Received};
 use crate::conn::{Duplex, Io};
 
@@ -200,12 +200,13 @@ impl<'c> BodyReader<'c> {
 
     /// Waits until the sender goes away. Bytes that arrive meanwhile belong to its next message and are kept, up to
     /// one buffer; then it waits forever.
-    pub(crate) async fn gone(&mut self) {
+    pub(crate) async fn gone(&mut self) -> Gone {
         self.received.consume(std::mem::take(&mut self.lent));
         while self.received.unread().len() < buffer::SIZE {
             match fill(self.duplex, self.received).await {
-                Ok(n) if n > 0 => {}
-                Ok(_) | Err(_) => return,
+                Ok(0) => return Gone::Silent,
+                Ok(_) => {}
+                Err(_) => return Gone::Away,
             }
         }
         std::future::pending().await

@@ -150,11 +150,14 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
     let method = at.range(method.as_bytes())?;
     let (path, authority) = target::resolve(at, at.slice(&method), path, http10, &facts)?;
     let (mut bytes, mut path) = (keep(head), path);
-    if path.is_empty() {
+    let given = at.slice(&path);
+    if given.first().is_none_or(|first| *first == b'?') {
         // An absolute target without a path (RFC 9112 sections 3.2.1 and 3.2.4): the head gains the byte it lacks.
         let start = u16::try_from(bytes.len()).map_err(|_| HeadError::TargetTooLong)?;
-        path = start..start.checked_add(1).ok_or(HeadError::TargetTooLong)?;
-        bytes.push(if at.slice(&method) == b"OPTIONS" { b'*' } else { b'/' });
+        let whole = given.is_empty() && at.slice(&method) == b"OPTIONS";
+        bytes.push(if whole { b'*' } else { b'/' });
+        bytes.extend_from_slice(given);
+        path = start..u16::try_from(bytes.len()).map_err(|_| HeadError::TargetTooLong)?;
     }
     let framing = facts.request_framing(http10)?;
     let keep_alive = if http10 { facts.keep_alive_token && !facts.close } else { !facts.close };

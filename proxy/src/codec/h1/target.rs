@@ -19,11 +19,16 @@ pub(super) fn check_line(head: &[u8], method: &str, path: &str, http10: bool) ->
     if path.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
         return Err(HeadError::Target("not a visible character"));
     }
+    // What some readers cut off there, others match rules against.
+    if path.contains('#') {
+        return Err(HeadError::Target("fragment"));
+    }
     Ok(())
 }
 
 /// Splits the target into path and authority, and checks it against `Host` (RFC 9112 section 3.2).
-/// The authority of an absolute target replaces `Host`, for every reader alike; its path may come out empty.
+/// The authority of an absolute target replaces `Host`, for every reader alike; what it has for a path may be
+/// empty or a query alone.
 pub(super) fn resolve(
     at: Position<'_>,
     method: &[u8],
@@ -56,9 +61,6 @@ pub(super) fn resolve(
         .ok_or(HeadError::Target("form"))?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).ok_or(HeadError::Target("form"))?;
-    if path.starts_with('?') {
-        return Err(HeadError::Target("absolute form with a query but no path"));
-    }
     if !fields::is_authority(authority.as_bytes()) {
         return Err(HeadError::Target("authority"));
     }
