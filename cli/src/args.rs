@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::duration;
+use crate::install::Overrides;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +22,7 @@ Examples:
       --trust-bundle state/trust-bundle.pem --token web.token --inbound 0.0.0.0:8080=127.0.0.1:3000
                                       run its sidecar
   tulle proxy-config endpoints        what that sidecar knows
+  tulle install | kubectl apply -f -  make a Kubernetes cluster a mesh
 
 `tulle help COMMAND` has more about each of them.";
 
@@ -45,6 +47,9 @@ pub(crate) enum Command {
     /// Show what a running proxy knows: its listeners, routes, clusters, endpoints and certificate
     #[command(after_help = PROXY_CONFIG)]
     ProxyConfig(ProxyConfigArgs),
+    /// Print what makes a Kubernetes cluster a mesh, for kubectl apply
+    #[command(after_help = INSTALL)]
+    Install(InstallArgs),
     /// Run a sidecar proxy; takes the flags of tulle-proxy
     #[command(disable_help_flag = true)]
     Proxy(ComponentArgs),
@@ -180,6 +185,21 @@ pub(crate) enum Output {
     Table,
     /// For programs
     Json,
+}
+
+const INSTALL: &str = "\
+The objects are those of the Helm chart deploy/helm/tulle, with the same values; its values.yaml says what each is for.
+
+Examples:
+  tulle install | kubectl apply -f -
+  tulle install --set controlPlane.replicas=3 --set image.registry=registry.example.com/ | kubectl apply -f -
+  tulle install -f values.yaml > tulle.yaml       for a repository that a cluster follows";
+
+/// `tulle install`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
 }
 
 /// A component's own flags, which it reads itself.

@@ -23,6 +23,9 @@ mod token;
 /// `tulle proxy-config`.
 mod proxy_config;
 
+/// `tulle install`.
+mod install;
+
 /// `tulle proxy` and `tulle control-plane`.
 mod component;
 
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Token(args) => token::run(&args),
         Command::ProxyConfig(args) => proxy_config::run(&args),
+        Command::Install(args) => install::run(&args.overrides),
         Command::Proxy(args) => Ok(component::proxy(args.flags)),
         Command::ControlPlane(args) => Ok(component::control_plane(args.flags)),
         Command::DemoPart(args) => demo::run_part(args),

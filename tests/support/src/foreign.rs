@@ -1,5 +1,5 @@
-//! Other people's clients, for tests that the control plane serves more than our own proxy: Envoy, and gRPC's Python
-//! library. `.ci/run` installs both from `.ci/requirements.txt` into a Python environment under the cache folder.
+//! Other people's programs, for tests that Tulle keeps to more than its own word: Envoy, gRPC's Python library, Helm.
+//! `.ci/run` installs them under the cache folder: the first two from `.ci/requirements.txt` into a Python environment.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// # Panics
 /// Instead of `None` when `TULLE_REQUIRE_FOREIGN_TESTS=1`, which says that this machine has everything.
 pub fn python() -> Option<PathBuf> {
-    installed("python")
+    installed("TULLE_TEST_PYTHON", "tulle/python", "python")
 }
 
 /// The Envoy binary; `None`, said loudly, where it is not installed.
@@ -17,15 +17,23 @@ pub fn python() -> Option<PathBuf> {
 /// # Panics
 /// As [`python`].
 pub fn envoy() -> Option<PathBuf> {
-    installed("envoy")
+    installed("TULLE_TEST_PYTHON", "tulle/python", "envoy")
+}
+
+/// Helm; `None`, said loudly, where it is not installed.
+///
+/// # Panics
+/// As [`python`].
+pub fn helm() -> Option<PathBuf> {
+    installed("TULLE_TEST_TOOLS", "tulle/tools", "helm")
 }
 
 #[expect(clippy::disallowed_methods, reason = "test support: the switches are read where they act")]
-fn installed(program: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("TULLE_TEST_PYTHON").map(PathBuf::from).or_else(|| {
+fn installed(switch: &str, in_cache: &str, program: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(switch).map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-        Some(cache.join("tulle/python"))
+        Some(cache.join(in_cache))
     });
     if let Some(path) = folder.map(|folder| folder.join("bin").join(program)).filter(|path| path.is_file()) {
         return Some(path);

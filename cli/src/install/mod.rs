@@ -1,0 +1,29 @@
+//! `tulle install` and what belongs to it: Tulle on a Kubernetes cluster.
+
+/// Helm's templates, as far as the chart needs them.
+mod template;
+
+/// Values against the chart's schema.
+mod schema;
+
+/// Values the user wants otherwise.
+mod values;
+
+/// The chart, rendered.
+mod chart;
+
+use std::process::ExitCode;
+
+pub(crate) use values::Overrides;
+
+use crate::render;
+
+/// `tulle install`: prints the objects, each after what it needs.
+///
+/// # Errors
+/// When a value is wrong.
+pub(crate) fn run(overrides: &Overrides) -> anyhow::Result<ExitCode> {
+    let objects = chart::objects(overrides)?;
+    render::lines(objects.iter().map(|object| format!("---\n{}", object.text)))?;
+    Ok(ExitCode::SUCCESS)
+}

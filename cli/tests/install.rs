@@ -1,0 +1,237 @@
+//! `tulle install` against the chart as the real Helm renders it, and what the objects must and must not hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tulle_testing::foreign;
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/tulle")
+}
+
+fn run(command: &mut Command) -> String {
+    let out = command.output().expect("the program starts");
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{command:?}: {error}");
+    String::from_utf8(out.stdout).expect("text")
+}
+
+fn tulle(flags: &[&str]) -> String {
+    run(Command::new(env!("CARGO_BIN_EXE_tulle")).arg("install").args(flags))
+}
+
+/// Objects by kind and name.
+fn objects(text: &str) -> BTreeMap<String, Value> {
+    let mut objects = BTreeMap::new();
+    for document in text.split("\n---\n") {
+        let value: Value = if document.lines().all(|l| l.trim().is_empty() || l.starts_with(['#', '-'])) {
+            continue;
+        } else {
+            serde_saphyr::from_str(document.trim_start_matches("---\n")).expect("YAML")
+        };
+        let word = |field: &Value| field.as_str().expect("a kind and a name").to_owned();
+        let id = format!("{} {}", word(&value["kind"]), word(&value["metadata"]["name"]));
+        assert!(objects.insert(id.clone(), value).is_none(), "{id} is there twice");
+    }
+    objects
+}
+
+/// Values that go through every branch of the templates.
+const OTHER_VALUES: &str = "\
+image: {registry: 'registry.example.com:5000/mesh/', tag: 1.2.3-rc.1, pullPolicy: Always, pullSecrets: [one, two]}
+trustDomain: example.com
+clusterDomain: cluster.example
+log: {level: 'info,tulle_control_plane::xds=debug', format: text}
+crds: {keep: false}
+controlPlane:
+  replicas: 5
+  antiAffinity: required
+  leafTtl: 1h30m
+  resources: {requests: {cpu: 2, memory: 1Gi}, limits: null}
+  tolerations: [{key: a, operator: Exists, effect: NoSchedule}, {key: b, value: 'x \"y\"', tolerationSeconds: 3}]
+  podAnnotations: {example.com/a: 'yes', b: '1'}
+  env: [{name: TULLE_DNS_NAME, value: mesh.example.com}]
+injector:
+  replicas: 1
+  antiAffinity: none
+  failurePolicy: Ignore
+  timeoutSeconds: 3
+  validation: false
+  nodeSelector: {a: b, kubernetes.io/os: null}
+  resources: {requests: null, limits: null}
+";
+
+#[test]
+fn the_same_objects_as_helm() {
+    let Some(helm) = foreign::helm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.yaml");
+    std::fs::write(&other, OTHER_VALUES).unwrap();
+    let other = other.to_str().unwrap();
+    let cases: [&[&str]; 4] = [
+        &[],
+        &["-f", other],
+        &["-f", other, "--set", "injector.replicas=2", "--set", "injector.validation=true"],
+        &[
+            "--set",
+            "crds.install=false",
+            "--set",
+            "controlPlane.podDisruptionBudget=false",
+            "--set",
+            "createNamespace=false",
+        ],
+    ];
+    for flags in cases {
+        let helm = run(Command::new(&helm)
+            .args(["template", "tulle", "--namespace", "tulle-system", "--kube-version", "1.34.0"])
+            .args(["--set", "createNamespace=true"])
+            .args(flags)
+            .arg(chart()));
+        let (helm, ours) = (objects(&helm), objects(&tulle(flags)));
+        assert_eq!(helm.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>(), "{flags:?}");
+        for (id, object) in &helm {
+            assert_eq!(object, &ours[id], "{flags:?} {id}");
+        }
+    }
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    for (value, part) in [
+        ("trustDomian=x", "trustDomian is not known"),
+        ("injector.replicas=0", "injector.replicas"),
+        ("controlPlane.antiAffinity=maybe", "none of \"preferred\""),
+    ] {
+        let out = Command::new(env!("CARGO_BIN_EXE_tulle")).args(["install", "--set", value]).output().unwrap();
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && error.contains(part), "{value}: {error}");
+        assert!(out.stdout.is_empty(), "{value}: nothing half made");
+    }
+}
+
+/// Everything that is granted, a line for each right. A new right is a decision: it is written here, and why in the chart.
+const GRANTED: &str = "\
+tulle-control-plane cluster apiextensions.k8s.io customresourcedefinitions: get list watch
+tulle-control-plane cluster authentication.k8s.io tokenreviews: create
+tulle-control-plane cluster core configmaps tulle-trust-bundle: delete get list patch update watch
+tulle-control-plane cluster core configmaps: create
+tulle-control-plane cluster core events: create patch
+tulle-control-plane cluster core namespaces: get list watch
+tulle-control-plane cluster core nodes: get list watch
+tulle-control-plane cluster core pods: get list watch
+tulle-control-plane cluster core services: get list watch
+tulle-control-plane cluster discovery.k8s.io endpointslices: get list watch
+tulle-control-plane cluster events.k8s.io events: create patch
+tulle-control-plane cluster gateway.networking.k8s.io gatewayclasses: get list watch
+tulle-control-plane cluster gateway.networking.k8s.io gateways: get list watch
+tulle-control-plane cluster gateway.networking.k8s.io grpcroutes/status: patch update
+tulle-control-plane cluster gateway.networking.k8s.io grpcroutes: get list watch
+tulle-control-plane cluster gateway.networking.k8s.io httproutes/status: patch update
+tulle-control-plane cluster gateway.networking.k8s.io httproutes: get list watch
+tulle-control-plane cluster gateway.networking.k8s.io referencegrants: get list watch
+tulle-control-plane cluster tulle.io workloads/status: patch update
+tulle-control-plane cluster tulle.io workloads: get list watch
+tulle-control-plane tulle-system coordination.k8s.io leases tulle-control-plane: get patch update watch
+tulle-control-plane tulle-system coordination.k8s.io leases: create
+tulle-control-plane tulle-system core secrets tulle-ca: get list patch update watch
+tulle-control-plane tulle-system core secrets: create
+tulle-injector cluster admissionregistration.k8s.io mutatingwebhookconfigurations tulle-injector: get list patch update watch
+tulle-injector cluster admissionregistration.k8s.io validatingwebhookconfigurations tulle-injector: get list patch update watch
+tulle-injector cluster core events: create patch
+tulle-injector cluster core namespaces: get list watch
+tulle-injector cluster events.k8s.io events: create patch
+tulle-injector tulle-system core secrets tulle-injector-tls: get list patch update watch
+tulle-injector tulle-system core secrets: create
+";
+
+#[test]
+fn rights_are_the_least_and_listed() {
+    let objects = objects(&tulle(&[]));
+    let mut granted = BTreeSet::new();
+    for (id, role) in &objects {
+        let scope = match role["kind"].as_str().unwrap() {
+            "ClusterRole" => "cluster",
+            "Role" => role["metadata"]["namespace"].as_str().unwrap(),
+            _ => continue,
+        };
+        let name = role["metadata"]["name"].as_str().unwrap();
+        for rule in role["rules"].as_array().unwrap() {
+            assert!(!rule.to_string().contains('*'), "{id} grants a wildcard: {rule}");
+            let mut verbs = texts(&rule["verbs"]);
+            verbs.sort_unstable();
+            let names = texts(&rule["resourceNames"]);
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    let group = if group.is_empty() { "core" } else { group };
+                    let name_list = if names.is_empty() { String::new() } else { format!(" {}", names.join(",")) };
+                    granted.insert(format!("{name} {scope} {group} {resource}{name_list}: {}\n", verbs.join(" ")));
+                }
+            }
+        }
+        // A role is bound to the account of its name, and to nothing else.
+        let binding = &objects[&format!("{}Binding {name}", role["kind"].as_str().unwrap())];
+        assert_eq!(binding["roleRef"]["name"], name);
+        assert_eq!(binding["subjects"].as_array().unwrap().len(), 1);
+        assert_eq!(binding["subjects"][0]["name"], name);
+    }
+    assert_eq!(granted.into_iter().collect::<String>(), GRANTED);
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn webhooks_leave_the_cluster_alone() {
+    let objects = objects(&tulle(&[]));
+    let mut seen = 0;
+    for (id, object) in objects.iter().filter(|(id, _)| id.contains("WebhookConfiguration")) {
+        for webhook in object["webhooks"].as_array().unwrap() {
+            seen += 1;
+            let spared = webhook["namespaceSelector"]["matchExpressions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|e| e["key"] == "kubernetes.io/metadata.name" && e["operator"] == "NotIn")
+                .unwrap_or_else(|| panic!("{id} {webhook}"));
+            for namespace in ["kube-system", "kube-node-lease", "tulle-system"] {
+                assert!(texts(&spared["values"]).contains(&namespace), "{id} {namespace}");
+            }
+            // Only pods that asked for a sidecar, and objects of Tulle itself, wait for an answer.
+            let asked = webhook["name"].as_str().unwrap().ends_with(".inject.tulle.io");
+            let ours =
+                webhook["rules"].as_array().unwrap().iter().all(|rule| texts(&rule["apiGroups"]) == ["tulle.io"]);
+            assert!(asked || ours || webhook["failurePolicy"] == "Ignore", "{id} {webhook}");
+            assert!(webhook["timeoutSeconds"].as_i64().unwrap() <= 10);
+            assert!(webhook["clientConfig"]["caBundle"].is_null(), "it is the injector's to set");
+        }
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn pods_fit_the_level_restricted() {
+    let objects = objects(&tulle(&[]));
+    assert_eq!(
+        objects["Namespace tulle-system"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
+        "restricted"
+    );
+    for name in ["tulle-control-plane", "tulle-injector"] {
+        let pod = &objects[&format!("Deployment {name}")]["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null());
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(texts(&context["capabilities"]["drop"]), ["ALL"]);
+            assert!(context["capabilities"]["add"].is_null() && context["privileged"].is_null());
+        }
+        for volume in pod["volumes"].as_array().into_iter().flatten() {
+            assert!(volume["hostPath"].is_null(), "{volume}");
+        }
+    }
+}
