@@ -32,6 +32,12 @@ impl Socket {
     pub(crate) const fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
+
+    /// The socket, and the bytes that are to be read again before more of it. More may be put behind them.
+    pub(crate) fn unread(&mut self) -> (&mut TcpStream, &mut Vec<u8>) {
+        self.prefix.drain(..std::mem::take(&mut self.at));
+        (&mut self.tcp, &mut self.prefix)
+    }
 }
 
 impl AsyncRead for Socket {

@@ -13,12 +13,12 @@ use crate::base::failure::{Failure, Reason};
 use crate::base::protocol::Protocol;
 use crate::config::listener::{InboundPort, MtlsMode};
 use crate::conn::{Io, Socket};
-use crate::detect::{self, Spoken};
-use crate::drain::Guard;
+use crate::detect::{self, Cause, Spoken};
+use crate::drain::{Guard, Phase};
 use crate::http::{self, Place, Version};
 use crate::orig_dst;
 use crate::relay;
-use crate::tcp::{self, Opaque};
+use crate::tcp::{self, Opaque, Upstream};
 use crate::telemetry::events::Detected;
 use crate::telemetry::labels::{Direction, Party};
 use crate::tls::handshake::{self, Inside};
@@ -42,10 +42,21 @@ pub(crate) enum Route {
 struct Received {
     io: Io,
     peer: Option<SpiffeId>,
-    version: Option<Version>,
+    speaks: Speaks,
     /// A peer that has come this far has a request for us: it counts as work while we shut down. Passed on without a
     /// gap, in which the process might end.
     arriving: Guard,
+}
+
+/// What a sender speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    /// HTTP.
+    Http(Version),
+    /// Bytes that are none of our business.
+    Opaque,
+    /// Nothing yet, on a port where it may be HTTP.
+    Later,
 }
 
 /// Serves one inbound connection, from accepted socket to closed relay.
@@ -66,31 +77,64 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         relay::abort(&tcp);
         return Err(Reason::UnknownDestination.into());
     };
-    let received = Box::pin(receive(&cx, tcp, &rules, number)).await?;
-    let source = party(received.peer.as_ref());
-    let tls = received.peer.is_some();
-    match received.version {
-        Some(version) => {
-            let connection = http::Connection {
-                direction: Direction::Inbound,
-                downstream: from,
-                peer_header: peer_header(&cx, received.peer.as_ref()),
-                source,
-                tls,
-                place: Place::Local { address: app, port: rules },
-                series: RefCell::default(),
-                arriving: RefCell::new(Some(received.arriving)),
-                worker: cx,
-            };
-            http::serve(connection, received.io, version).await;
-            Ok(())
+    let Received { mut io, peer, speaks, arriving } = Box::pin(receive(&cx, tcp, &rules, number)).await?;
+    let source = party(peer.as_ref());
+    let tls = peer.is_some();
+    let opaque = || Opaque {
+        source: source.clone(),
+        direction: Direction::Inbound,
+        tls,
+        cluster: cx.local(app, &rules),
+        worker: Rc::clone(&cx),
+    };
+    let version = match speaks {
+        Speaks::Http(version) => version,
+        Speaks::Opaque => return Box::pin(tcp::serve(&opaque(), io)).await,
+        Speaks::Later => match Box::pin(first_word(&opaque(), &mut io)).await? {
+            First::Sender(version) => version,
+            First::Opaque(upstream) => return Box::pin(tcp::carry(&opaque(), io, upstream)).await,
+        },
+    };
+    let connection = http::Connection {
+        direction: Direction::Inbound,
+        downstream: from,
+        peer_header: peer_header(&cx, peer.as_ref()),
+        source,
+        tls,
+        place: Place::Local { address: app, port: rules },
+        series: RefCell::default(),
+        arriving: RefCell::new(Some(arriving)),
+        worker: cx,
+    };
+    http::serve(connection, io, version).await;
+    Ok(())
+}
+
+/// Who spoke first on a connection whose protocol nobody declared.
+enum First {
+    /// The sender, and it is HTTP.
+    Sender(Version),
+    /// The application, or a sender of something else: to be relayed to this connection.
+    Opaque(Upstream),
+}
+
+/// Waits for the first bytes of either side. An HTTP server never speaks first: what its sender says, however late and
+/// whatever it called it, does not come past the rules for requests as opaque bytes.
+async fn first_word(opaque: &Opaque, io: &mut Io) -> Result<First, Failure> {
+    let upstream = match tcp::connect(opaque).await {
+        Ok(upstream) => upstream,
+        Err(failure) => {
+            relay::abort(io.tcp());
+            return Err(failure);
         }
-        None => {
-            let cluster = cx.local(app, &rules);
-            let opaque = Opaque { source, direction: Direction::Inbound, tls, cluster, worker: cx };
-            Box::pin(tcp::serve(&opaque, received.io)).await
-        }
-    }
+    };
+    let version = tokio::select! {
+        biased;
+        _ = upstream.io.tcp().readable() => None,
+        version = spoken_inside(&opaque.worker, io, Protocol::Auto) => version?,
+        () = opaque.worker.drain.reached(Phase::Forced) => return Err(Reason::Draining.into()),
+    };
+    Ok(version.map_or(First::Opaque(upstream), First::Sender))
 }
 
 /// Where a captured connection was going; refused when that is ourselves.
@@ -112,7 +156,7 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
     let protocol = if opaque && rules.protocol == Protocol::Auto { Protocol::Tcp } else { rules.protocol };
     if rules.mtls == MtlsMode::Disable && opaque {
         let io = Io::Plain(Socket::new(tcp, Vec::new()));
-        return Ok(Received { io, peer: None, version: None, arriving: cx.drain.guard() });
+        return Ok(Received { io, peer: None, speaks: Speaks::Opaque, arriving: cx.drain.guard() });
     }
     let mut prefix = Vec::new();
     // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
@@ -137,8 +181,12 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
         // As opaque bytes its requests would come past every rule for requests.
         return Err(Reason::IdleTimeout.into());
     }
-    let version = version_of(&sniffed.spoken, protocol);
-    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, version, arriving: cx.drain.guard() })
+    let speaks = match version_of(&sniffed.spoken, protocol) {
+        Some(version) => Speaks::Http(version),
+        None if protocol == Protocol::Auto && sniffed.cause == Cause::Timeout => Speaks::Later,
+        None => Speaks::Opaque,
+    };
+    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, speaks, arriving: cx.drain.guard() })
 }
 
 /// Whether whatever comes is HTTP, and is to be treated as such.
@@ -169,30 +217,41 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
     let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
     cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
     let handshake::Accepted { mut io, peer, inside } = accepted?;
-    let version = match inside {
-        Inside::Http2 => Some(Version::Http2),
-        Inside::Http1 => Some(Version::Http1),
-        Inside::Unsaid if declares_http(protocol) => look_inside(cx, &mut io).await?,
-        // A mesh peer that takes the bytes for opaque is taken at its word.
-        Inside::Unsaid => None,
+    let speaks = match inside {
+        _ if protocol.is_opaque() => Speaks::Opaque,
+        Inside::Http2 => Speaks::Http(Version::Http2),
+        Inside::Http1 => Speaks::Http(Version::Http1),
+        Inside::Unsaid if protocol == Protocol::Auto => Speaks::Later,
+        Inside::Unsaid => spoken_inside(cx, &mut io, protocol).await?.map_or(Speaks::Opaque, Speaks::Http),
     };
-    let version = version.filter(|_| !protocol.is_opaque());
-    Ok(Received { io, peer: Some(peer), version, arriving })
+    Ok(Received { io, peer: Some(peer), speaks, arriving })
 }
 
-/// What a mesh peer sends that did not say so, to a port where HTTP is declared: calling its requests opaque must not
-/// bring them past the rules for requests. The application's own TLS passes through, as it does in plain.
-async fn look_inside(cx: &Worker, io: &mut Io) -> Result<Option<Version>, Failure> {
-    const TLS_HANDSHAKE: u8 = 22;
-    let Io::Server(stream) = io else { return Ok(None) };
-    let first = tokio::time::timeout(cx.settings.limits.downstream_idle, stream.fill_buf()).await;
-    match first {
-        Ok(Ok([])) => Err(Reason::DownstreamClosed.into()),
-        Ok(Ok([TLS_HANDSHAKE, ..])) => Ok(None),
-        Ok(Ok(bytes)) if bytes.starts_with(b"PRI ") => Ok(Some(Version::Http2)),
-        Ok(Ok(_)) => Ok(Some(Version::Http1)),
-        Ok(Err(error)) => Err(Failure::new(Reason::DownstreamClosed).because(error)),
-        Err(_) => Err(Reason::IdleTimeout.into()),
+/// What a sender speaks that did not say so, to a port where HTTP is declared or possible: calling its requests opaque
+/// must not bring them past the rules for requests. The application's own TLS passes through. Consumes nothing.
+async fn spoken_inside(cx: &Worker, io: &mut Io, protocol: Protocol) -> Result<Option<Version>, Failure> {
+    let idle = cx.settings.limits.downstream_idle;
+    let closed = |error| Failure::new(Reason::DownstreamClosed).because(error);
+    match io {
+        Io::Plain(socket) => {
+            let (tcp, prefix) = socket.unread();
+            let sniffed = detect::sniff(tcp, prefix, idle).await.map_err(closed)?;
+            Ok(version_of(&sniffed.spoken, protocol))
+        }
+        Io::Server(stream) => match tokio::time::timeout(idle, stream.fill_buf()).await {
+            Ok(Ok([])) if protocol == Protocol::Auto => Ok(None),
+            Ok(Ok([])) => Err(Reason::DownstreamClosed.into()),
+            Ok(Ok(bytes)) => Ok(match detect::classify(bytes) {
+                Some(spoken) => version_of(&spoken, protocol),
+                None if bytes.first() == Some(&detect::TLS_HANDSHAKE) => None,
+                None if bytes.starts_with(b"PRI ") => Some(Version::Http2),
+                // It begins like a request: it is held to that.
+                None => Some(Version::Http1),
+            }),
+            Ok(Err(error)) => Err(closed(error)),
+            Err(_) => Err(Reason::IdleTimeout.into()),
+        },
+        Io::Client(_) => Ok(None),
     }
 }
 

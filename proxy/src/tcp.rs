@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::base::failure::{Failure, Reason, Retry};
 use crate::conn::Io;
 use crate::drain::Phase;
+use crate::pool::Slot;
 use crate::relay::{self, Counts};
 use crate::telemetry::counters::TcpSeries;
 use crate::telemetry::labels::{Destination, Direction, Party, TcpLabels};
@@ -38,15 +39,33 @@ pub(crate) struct Opaque {
 /// # Errors
 /// No endpoint could be reached, or the relay broke. `down` is then reset, as its peer would be told by a broken
 /// connection to the application itself.
-pub(crate) async fn serve(opaque: &Opaque, mut down: Io) -> Result<(), Failure> {
+pub(crate) async fn serve(opaque: &Opaque, down: Io) -> Result<(), Failure> {
     let _busy = opaque.worker.drain.guard();
-    let (mut up, active, _slot) = match connect(opaque).await {
-        Ok(connected) => connected,
+    match connect(opaque).await {
+        Ok(upstream) => carry(opaque, down, upstream).await,
         Err(failure) => {
             relay::abort(down.tcp());
-            return Err(failure);
+            Err(failure)
         }
-    };
+    }
+}
+
+/// A connection to an endpoint, and its place among those of the cluster.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// The connection.
+    pub(crate) io: Io,
+    active: Active,
+    _slot: Slot,
+}
+
+/// Relays between `down` and an upstream until both are done.
+///
+/// # Errors
+/// The relay broke; both connections are reset.
+pub(crate) async fn carry(opaque: &Opaque, mut down: Io, upstream: Upstream) -> Result<(), Failure> {
+    let _busy = opaque.worker.drain.guard();
+    let Upstream { io: mut up, active, _slot } = upstream;
     let started = Instant::now();
     let series = opaque.worker.telemetry.tcp(&opaque.labels(&active));
     series.opened();
@@ -68,7 +87,11 @@ pub(crate) async fn serve(opaque: &Opaque, mut down: Io) -> Result<(), Failure> 
 /// Idle time of an opaque connection at least: databases keep theirs for hours.
 const MIN_IDLE: Duration = Duration::from_secs(3600);
 
-async fn connect(opaque: &Opaque) -> Result<(Io, Active, impl Drop + use<>), Failure> {
+/// Connects to an endpoint.
+///
+/// # Errors
+/// Why the last of a few could not be reached.
+pub(crate) async fn connect(opaque: &Opaque) -> Result<Upstream, Failure> {
     let worker = &opaque.worker;
     let mut tried = smallvec::SmallVec::<[usize; ATTEMPTS]>::new();
     loop {
@@ -79,7 +102,7 @@ async fn connect(opaque: &Opaque) -> Result<(Io, Active, impl Drop + use<>), Fai
         match dialled {
             Ok((io, slot)) => {
                 active.endpoint().reached();
-                return Ok((io, active, slot));
+                return Ok(Upstream { io, active, _slot: slot });
             }
             Err(failure) if failure.retry == Retry::Safe && tried.len() < ATTEMPTS => active.endpoint().missed(),
             Err(failure) => return Err(failure),

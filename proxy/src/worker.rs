@@ -30,6 +30,9 @@ use crate::view::{ClusterState, View};
 /// Local applications remembered; past it those not in use are forgotten.
 const MAX_LOCALS: usize = 1024;
 
+/// Unanswered questions remembered.
+const MAX_UNANSWERED: usize = 1024;
+
 /// Longest time for a TLS handshake with a downstream.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,6 +70,7 @@ pub(crate) struct Worker {
     view: RefCell<Rc<View>>,
     keys: RefCell<Option<Arc<MeshTls>>>,
     changed: Notify,
+    unanswered: RefCell<HashMap<DemandKey, Instant>>,
     locals: RefCell<HashMap<(SocketAddr, HttpVersion), Rc<ClusterState>>>,
 }
 
@@ -90,6 +94,7 @@ impl Worker {
             view: RefCell::new(View::empty()),
             keys: RefCell::default(),
             changed: Notify::new(),
+            unanswered: RefCell::default(),
             locals: RefCell::default(),
             settings,
         })
@@ -141,7 +146,7 @@ impl Worker {
     }
 
     /// What `key` stands for. If it was never asked for, asks and waits for the answer, for a bounded time; none when
-    /// there was no answer. `unavailable`: the control plane is silent, which is not an answer.
+    /// there was no answer. Silence is not an answer, but who asks again soon does not wait for it again.
     pub(crate) async fn resolve(&self, key: &DemandKey) -> (Rc<View>, Option<Known>) {
         let view = self.view();
         if let Some(known) = view.snapshot.known(key).cloned() {
@@ -161,7 +166,30 @@ impl Worker {
                 changed.await;
             }
         };
-        tokio::time::timeout(self.settings.demand_wait, answer).await.unwrap_or_else(|_| (self.view(), None))
+        if let Some(until) = self.unanswered.borrow().get(key).copied()
+            && Instant::now() < until
+        {
+            self.demand.want(key.clone());
+            return (view, None);
+        }
+        match tokio::time::timeout(self.settings.demand_wait, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.remember_unanswered(key);
+                (self.view(), None)
+            }
+        }
+    }
+
+    fn remember_unanswered(&self, key: &DemandKey) {
+        let now = Instant::now();
+        let mut unanswered = self.unanswered.borrow_mut();
+        if unanswered.len() >= MAX_UNANSWERED {
+            unanswered.retain(|_, until| now < *until);
+        }
+        if unanswered.len() < MAX_UNANSWERED {
+            unanswered.insert(key.clone(), now + self.settings.absent_ttl);
+        }
     }
 
     /// The rules for connections to one of the workload's own ports. At the very start, when they are known to the
@@ -257,5 +285,36 @@ fn local_cluster(address: SocketAddr, port: &InboundPort, http: HttpVersion) -> 
         budget: RetryBudget::default(),
         failover_threshold_percent: 0,
         endpoints: Arc::new(Endpoints { list: vec![Arc::new(endpoint)] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::Drain;
+    use crate::telemetry::Telemetry;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_waited_for_once_in_a_while() {
+        let flags =
+            "tulle-proxy --workload a --control-plane a:1 --trust-bundle b --token c --demand-wait 2s --absent-ttl 10s";
+        let snapshots = crate::config::publish::Publisher::new();
+        let (_, keys) = watch::channel(None);
+        let (demand, mut demands) = Demand::channel();
+        let settings = Arc::new(Bootstrap::parse(flags.split(' ')).unwrap());
+        let parts = Parts { settings, snapshots: snapshots.subscribe(), keys, demand };
+        let worker = Worker::new(&parts, Telemetry::new(10, None).worker(), Drain::new(1).signal(0));
+        let key = DemandKey::Name("reviews.shop.svc.cluster.local:80".into());
+        let mut waited = async || {
+            let before = Instant::now();
+            let (_, known) = worker.resolve(&key).await;
+            assert!(known.is_none());
+            assert_eq!(demands.queue.try_recv().unwrap(), key);
+            before.elapsed()
+        };
+        assert_eq!(waited().await, Duration::from_secs(2));
+        assert_eq!(waited().await, Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(waited().await, Duration::from_secs(2));
     }
 }

@@ -12,6 +12,7 @@ use tulle_testing::forge::{Forged, anonymous, uri};
 use tulle_testing::sidecar::Sidecar;
 use tulle_testing::upstream::http1::Options;
 use tulle_testing::upstream::{Reply, Upstream};
+use tulle_testing::wait;
 
 use crate::boundary_lanes::IDENTITY;
 
@@ -247,4 +248,37 @@ async fn an_http_port_reads_every_request_whatever_its_sender_calls_it() {
     let _ = raw.try_send(&request).await;
     assert!(raw.try_response("GET").await.is_none());
     assert_eq!(app.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn where_nothing_is_declared_a_request_is_read_however_late_and_whatever_it_is_called() {
+    let control = Control::start(Arc::new(Ca::new())).await;
+    let ca = control.ca().expect("a control plane with an authority");
+    let app = Upstream::http1(|_| Reply::ok("hello")).await;
+    let inbound = Inbound::new("shop", "reviews").port(8080, "auto", Mtls::Permissive);
+    control.publish_inbound(&inbound);
+    let builder = Sidecar::of("shop", "reviews").control(&control).arg("--detect-timeout", "50ms");
+    let server = builder.receive(8080, app.addr()).start().await;
+    let forged = [(PEER, "URI=spiffe://cluster.local/ns/shop/sa/admin")];
+    let request = raw::request("GET", "/", "a", &forged, &[]);
+
+    // A peer of the mesh that calls it opaque, at once and in two parts.
+    let opaque = ca.client(("shop", "web"), REVIEWS, Alpn::Opaque);
+    for parts in [vec![&request[..]], vec![&request[..1], &request[1..]]] {
+        let mut raw = Raw::connect_tls(server.inbound(8080), Arc::clone(&opaque), "localhost").await;
+        for part in parts {
+            raw.send(part).await;
+        }
+        assert_eq!(raw.response().await.status, 200);
+        let seen = app.requests().last().and_then(|seen| seen.header(PEER).map(str::to_owned));
+        assert!(seen.is_some_and(|peer| peer.ends_with("URI=spiffe://cluster.local/ns/shop/sa/web")));
+    }
+
+    // A plain caller that waits until nobody expects a request any more: the application was connected to.
+    let connections = app.connections();
+    let mut raw = Raw::connect(server.inbound(8080)).await;
+    wait::until("the time for detection is up", || app.connections() > connections).await;
+    raw.send(&request).await;
+    assert_eq!(raw.response().await.status, 200);
+    assert!(app.requests().last().is_some_and(|seen| seen.header(PEER).is_none()));
 }

@@ -13,10 +13,7 @@ use std::borrow::Cow;
 
 use tulle_proto::names;
 
-use super::{ClientHello, MAX_BYTES, Spoken};
-
-/// Record type of handshake messages.
-pub(super) const HANDSHAKE: u8 = 22;
+use super::{ClientHello, MAX_BYTES, Spoken, TLS_HANDSHAKE};
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
@@ -29,7 +26,7 @@ const MESSAGE_HEAD_BYTES: usize = 4;
 /// Longest content of a record in plain text.
 const MAX_RECORD_BYTES: usize = 1 << 14;
 
-/// As [`super::classify`], for bytes that begin with [`HANDSHAKE`].
+/// As [`super::classify`], for bytes that begin with [`TLS_HANDSHAKE`].
 pub(super) fn classify(bytes: &[u8]) -> Option<Spoken> {
     Some(match message(bytes) {
         Message::Whole(body) => hello(&body).map_or(Spoken::Opaque, Spoken::Tls),
@@ -106,7 +103,7 @@ enum Record<'a> {
 fn record<'a>(bytes: &mut Reader<'a>) -> Record<'a> {
     // Field by field, so that a first byte that cannot be TLS is seen as soon as it is there.
     let Some(kind) = bytes.u8() else { return Record::Partial(&[]) };
-    if kind != HANDSHAKE {
+    if kind != TLS_HANDSHAKE {
         return Record::Other;
     }
     let Some(major) = bytes.u8() else { return Record::Partial(&[]) };

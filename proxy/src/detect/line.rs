@@ -44,11 +44,12 @@ fn request_line(line: &[u8]) -> Option<Spoken> {
         return (line.len() > MAX_METHOD_BYTES).then_some(Spoken::Opaque);
     };
     let (method, rest) = line.split_at_checked(end)?;
+    // Some servers take any white space for the one space that the grammar has.
+    if METHODS.contains(&method) && rest.first().is_some_and(u8::is_ascii_whitespace) {
+        return Some(Spoken::Http1);
+    }
     if method.is_empty() || method.len() > MAX_METHOD_BYTES || rest.first() != Some(&b' ') {
         return Some(Spoken::Opaque);
-    }
-    if METHODS.contains(&method) {
-        return Some(Spoken::Http1);
     }
     // Another method, or another protocol: only a whole request line tells.
     let rest = rest.get(1..)?;

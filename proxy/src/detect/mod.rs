@@ -31,6 +31,9 @@ pub const MAX_BYTES: usize = 16 * 1024;
 /// Bytes read at once: a whole ClientHello or the head of most requests.
 const READ_BYTES: usize = 4096;
 
+/// The first byte of a TLS client: a record of the type handshake (RFC 8446 section 5.1).
+pub const TLS_HANDSHAKE: u8 = 22;
+
 /// What a connection speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spoken {
@@ -59,7 +62,7 @@ pub struct ClientHello {
 pub fn classify(bytes: &[u8]) -> Option<Spoken> {
     let seen = bytes.get(..MAX_BYTES).unwrap_or(bytes);
     let spoken = match seen.first()? {
-        &hello::HANDSHAKE => hello::classify(seen),
+        &TLS_HANDSHAKE => hello::classify(seen),
         _ => line::classify(seen),
     };
     spoken.or_else(|| (seen.len() == MAX_BYTES).then_some(Spoken::Opaque))

@@ -56,7 +56,7 @@ fn first_bytes_of_protocols() {
         (b"GET ", Some(Spoken::Http1)),
         (b"GET", None),
         (b"GETX", None),
-        (b"GET\t/ HTTP/1.1\r\n", Some(Spoken::Opaque)),
+        (b"GET\t/ HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"get / HTTP/1.1", Some(Spoken::Http1)),
         (b"PROPFIND /dav HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"PROPFIND /dav HTTP/1", None),

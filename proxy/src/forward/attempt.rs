@@ -362,7 +362,7 @@ impl H1Incoming<'_> {
             (false, _) => Retry::Never,
         };
         match error {
-            ReadError::Closed { .. } => Failure { reason: Reason::UpstreamClosed, retry, source: None },
+            ReadError::Closed => Failure { reason: Reason::UpstreamClosed, retry, source: None },
             // What was on its way to a closed socket comes back as a reset.
             ReadError::Io(error) if retry != Retry::Never => {
                 Failure { reason: Reason::UpstreamClosed, retry, source: Some(error.into()) }

@@ -115,7 +115,7 @@ async fn read(connection: &Connection, wire: &mut Wire) -> Result<parse::Request
 /// Answers a head that cannot be served, and closes: what follows it has no known boundary.
 async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
     let (status, reason) = match error {
-        ReadError::Closed { .. } | ReadError::Io(_) => return,
+        ReadError::Closed | ReadError::Io(_) => return,
         ReadError::Timeout => (408, Reason::BadRequest),
         ReadError::Head(HeadError::TooLarge) => (431, Reason::HeadersTooLarge),
         ReadError::Head(HeadError::TargetTooLong) => (414, Reason::HeadersTooLarge),

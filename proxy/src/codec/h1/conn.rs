@@ -22,12 +22,9 @@ pub(crate) struct Connection {
 /// Why no head could be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// The connection ended before the head did. `clean`: before its first byte.
+    /// The connection ended before the head did.
     #[error("connection closed")]
-    Closed {
-        /// Nothing of a head had arrived.
-        clean: bool,
-    },
+    Closed,
     /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -69,7 +66,7 @@ impl Connection {
                 return Ok(head);
             }
             if fill(&self.duplex, &mut self.received).await? == 0 {
-                return Err(ReadError::Closed { clean: self.received.is_empty() });
+                return Err(ReadError::Closed);
             }
         }
     }
@@ -127,7 +124,7 @@ impl<'c> HeadReader<'c> {
                 return Ok(head);
             }
             if fill(self.duplex, self.received).await? == 0 {
-                return Err(ReadError::Closed { clean: self.received.is_empty() });
+                return Err(ReadError::Closed);
             }
         }
     }
