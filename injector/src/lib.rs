@@ -1,5 +1,53 @@
-//! Puts the proxy beside a workload: the redirect rules that lead a pod's TCP traffic through its sidecar.
+//! Puts the proxy beside a workload: the webhook that adds the sidecar to pods, and the redirect rules that lead a
+//! pod's TCP traffic through it.
 //!
-//! [`redirect`] holds what the init container `tulle-init` does. Nothing here talks to Kubernetes.
+//! [`decide`] says whether, [`patch`] says how; both are pure. [`redirect`] holds what the init container `tulle-init`
+//! does.
 
+/// The list of annotations.
+pub mod annotations;
+
+/// Values of annotations.
+pub mod values;
+
+/// Flags and environment.
+pub mod settings;
+
+/// Reading a pod.
+pub mod pod;
+
+/// Whether a pod gets a proxy, and why.
+pub mod decide;
+
+/// What a pod with a proxy looks like.
+pub mod patch;
+
+/// Redirect rules.
 pub mod redirect;
+
+/// What AdmissionReviews say.
+mod review;
+
+/// Every metric.
+mod metrics;
+
+/// Events for the owners of pods.
+mod events;
+
+/// The serving certificate.
+mod cert;
+
+/// What the injector keeps in the cluster.
+mod cluster;
+
+/// The pages that the API server asks.
+mod webhook;
+
+/// Connections.
+mod serve;
+
+/// Wiring.
+pub mod app;
+
+/// From arguments to exit code.
+pub mod cli;

@@ -4,7 +4,7 @@
 //! text, all of them pure; `apply` alone needs privileges. The kernel keeps the original destination, and the proxy
 //! reads it with `SO_ORIGINAL_DST`.
 
-mod settings;
+pub(crate) mod settings;
 
 mod plan;
 

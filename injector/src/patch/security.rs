@@ -1,0 +1,34 @@
+//! Security contexts: as little as each container needs.
+
+use serde_json::{Value, json};
+
+/// User and group id of the proxy, by which the redirect rules know it.
+const PROXY_ID: u32 = 1337;
+
+/// Within the Pod Security level `restricted`.
+pub(super) fn proxy() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": false,
+        "readOnlyRootFilesystem": true,
+        "runAsGroup": PROXY_ID,
+        "runAsNonRoot": true,
+        "runAsUser": PROXY_ID,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}
+
+/// Root with the two capabilities that redirect rules take; it ends before the application starts.
+pub(super) fn init(read_only: bool) -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
+        "privileged": false,
+        "readOnlyRootFilesystem": read_only,
+        "runAsGroup": 0,
+        "runAsNonRoot": false,
+        "runAsUser": 0,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}

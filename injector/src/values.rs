@@ -1,0 +1,163 @@
+//! Values of annotations: each parser gives what the rest of the injector needs, or what a value must be.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::redirect::settings::Span;
+
+/// How traffic comes to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// nftables rules.
+    Nft,
+    /// iptables rules.
+    Iptables,
+    /// No rules.
+    None,
+}
+
+/// Whether the proxy is a native sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Native {
+    /// Where the API server has it.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+type Parsed<T> = Result<T, String>;
+
+fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
+    let found = choices.iter().find(|(name, _)| *name == text);
+    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    found.map(|(_, value)| *value).ok_or_else(|| format!("is none of {}", names()))
+}
+
+pub(crate) fn enabled(text: &str) -> Parsed<bool> {
+    one_of(text, &[("enabled", true), ("disabled", false)])
+}
+
+pub(crate) fn boolean(text: &str) -> Parsed<bool> {
+    one_of(text, &[("true", true), ("false", false)])
+}
+
+pub(crate) fn native(text: &str) -> Parsed<Native> {
+    one_of(text, &[("auto", Native::Auto), ("true", Native::Always), ("false", Native::Never)])
+}
+
+pub(crate) fn capture(text: &str) -> Parsed<Capture> {
+    one_of(text, &[("nft", Capture::Nft), ("iptables", Capture::Iptables), ("none", Capture::None)])
+}
+
+pub(crate) fn access_log(text: &str) -> Parsed<String> {
+    one_of(text, &[("off", "off"), ("json", "json"), ("text", "text")]).map(str::to_owned)
+}
+
+pub(crate) fn unknown(text: &str) -> Parsed<String> {
+    one_of(text, &[("pass-through", "pass-through"), ("refuse", "refuse")]).map(str::to_owned)
+}
+
+/// Printable, without spaces, 255 bytes at most.
+pub(crate) fn text(text: &str) -> Parsed<String> {
+    let fine = !text.is_empty() && text.len() <= 255 && text.chars().all(|c| c.is_ascii_graphic());
+    fine.then(|| text.to_owned()).ok_or_else(|| "is empty, too long or has spaces".to_owned())
+}
+
+pub(crate) fn image(image: &str) -> Parsed<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    let fine = text(image).is_ok() && image.chars().all(allowed) && image.starts_with(|c: char| c.is_alphanumeric());
+    fine.then(|| image.to_owned()).ok_or_else(|| "is no image".to_owned())
+}
+
+/// A quantity as Kubernetes writes it, positive.
+pub(crate) fn quantity(text: &str) -> Parsed<String> {
+    const SUFFIXES: [&str; 15] = ["m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "u", "n"];
+    let wrong = || "is no quantity".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number_is_fine = number.len() <= 18 && number.parse::<f64>().is_ok_and(|number| number > 0.0);
+    let suffix_is_fine = suffix.is_empty() || SUFFIXES.contains(&suffix);
+    if number_is_fine && suffix_is_fine { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
+fn number(text: &str, least: u64, most: u64) -> Parsed<u64> {
+    let parsed = text.parse().ok().filter(|number| (least..=most).contains(number));
+    parsed.ok_or_else(|| format!("is no number from {least} to {most}"))
+}
+
+pub(crate) fn workers(text: &str) -> Parsed<String> {
+    number(text, 1, 64).map(|number| number.to_string())
+}
+
+pub(crate) fn drain_seconds(text: &str) -> Parsed<u64> {
+    number(text, 1, 3600)
+}
+
+/// Items with commas between them, each checked; written back without spaces.
+fn list(text: &str, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
+    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    for item in &items {
+        check(item).map_err(|reason| format!("has \"{item}\", which {reason}"))?;
+    }
+    Ok(items.join(","))
+}
+
+pub(crate) fn ports(text: &str) -> Parsed<String> {
+    list(text, |item| match item.parse::<Span<u16>>() {
+        Ok(span) if span.first() > 0 => Ok(()),
+        Ok(_) | Err(_) => Err("is neither a port nor a range of ports".to_owned()),
+    })
+}
+
+pub(crate) fn single_ports(text: &str) -> Parsed<String> {
+    list(text, |item| number(item, 1, 65535).map(drop))
+}
+
+pub(crate) fn uids(text: &str) -> Parsed<String> {
+    list(text, |item| item.parse::<Span<u32>>().map(drop).map_err(|_| "is neither a user id nor a range".to_owned()))
+}
+
+pub(crate) fn networks(text: &str) -> Parsed<String> {
+    list(text, |item| {
+        let fine = item.parse::<IpNet>().is_ok() || item.parse::<IpAddr>().is_ok();
+        fine.then_some(()).ok_or_else(|| "is no network".to_owned())
+    })
+}
+
+/// `name[.namespace[...]]:port`.
+pub(crate) fn upstreams(text: &str) -> Parsed<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    list(text, |item| {
+        let fine = item.rsplit_once(':').is_some_and(|(name, port)| {
+            !name.is_empty() && name.chars().all(allowed) && number(port, 1, 65535).is_ok()
+        });
+        fine.then_some(()).ok_or_else(|| "is no service with its port".to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities() {
+        for right in ["1", "0.5", "100m", "64Mi", "1.5Gi", "2k"] {
+            assert_eq!(quantity(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", "0", "-1", "1 Gi", "Mi", "1mi", "1e3x", "1.2.3", "NaN", "inf"] {
+            assert!(quantity(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lists_are_written_without_spaces() {
+        assert_eq!(ports(" 80, 90-95 ,").as_deref(), Ok("80,90-95"));
+        assert_eq!(networks("10.0.0.1, fd00::/8").as_deref(), Ok("10.0.0.1,fd00::/8"));
+        for wrong in ["0", "80-", "95-90", "80;90"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+    }
+}

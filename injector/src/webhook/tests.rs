@@ -1,0 +1,113 @@
+//! Requests as the API server and others send them.
+
+use axum::http::Request;
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use super::*;
+
+fn webhook() -> (Router, crate::events::Queue) {
+    let (notes, queue) = crate::events::queue();
+    let webhook = Webhook { injection: Injection::default(), native: true, metrics: Metrics::default(), notes };
+    (router(Arc::new(webhook)), queue)
+}
+
+async fn send(method: &str, path: &str, kind: Option<&str>, body: impl Into<Body>) -> (StatusCode, String) {
+    let (router, _queue) = webhook();
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(kind) = kind {
+        request = request.header("content-type", kind);
+    }
+    let response = router.oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn request(object: Value) -> Value {
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "5b1c", "operation": "CREATE", "namespace": "shop",
+        "kind": {"group": "", "version": "v1", "kind": "Pod"}, "object": object,
+    }})
+}
+
+async fn answer(review: Value) -> Value {
+    let (status, body) = send("POST", "/inject?timeout=10s", Some("application/json"), review.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(answer["kind"], "AdmissionReview");
+    assert_eq!(answer["response"]["uid"], "5b1c");
+    answer["response"].clone()
+}
+
+/// The operations of an answer.
+fn patch(response: &Value) -> Vec<Value> {
+    assert_eq!(response["patchType"], "JSONPatch");
+    let bytes: k8s_openapi::ByteString = serde_json::from_value(response["patch"].clone()).unwrap();
+    serde_json::from_slice(&bytes.0).unwrap()
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_proxy() {
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
+    let response = answer(request(pod)).await;
+    assert_eq!(response["allowed"], true);
+    let paths: Vec<_> = patch(&response).iter().map(|operation| operation["path"].clone()).collect();
+    assert_eq!(paths, ["/metadata/annotations", "/spec/initContainers", "/spec/volumes"]);
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_have_one_is_admitted_with_a_warning() {
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"hostNetwork": true, "containers": [{"name": "app"}]}});
+    let response = answer(request(pod)).await;
+    assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
+    assert!(response["warnings"][0].as_str().unwrap().contains("hostNetwork"), "{response}");
+}
+
+#[tokio::test]
+async fn a_wrong_value_is_denied_with_a_right_one() {
+    let metadata = json!({"name": "a", "annotations": {"tulle.io/capture": "magic"}});
+    let response = answer(request(json!({"metadata": metadata, "spec": {"containers": [{"name": "app"}]}}))).await;
+    assert_eq!(response["allowed"], false);
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("tulle.io/capture") && message.contains("a right value is"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_no_pod_passes_with_a_warning() {
+    for object in [Value::Null, json!("x"), json!([])] {
+        let response = answer(request(object)).await;
+        assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None));
+        assert!(response["warnings"].is_array());
+    }
+    let mut other = request(json!({"metadata": {}}));
+    other["request"]["kind"]["kind"] = json!("Service");
+    assert!(answer(other).await.get("patch").is_none());
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused() {
+    let good = request(json!({})).to_string();
+    let json = Some("application/json");
+    for method in ["GET", "PUT", "DELETE", "HEAD"] {
+        assert_eq!(send(method, "/inject", json, good.clone()).await.0, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+    assert_eq!(send("POST", "/", json, good.clone()).await.0, StatusCode::NOT_FOUND);
+    for kind in [None, Some("text/plain"), Some("application/jsonx"), Some("")] {
+        assert_eq!(send("POST", "/inject", kind, good.clone()).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind:?}");
+    }
+    assert_eq!(send("POST", "/inject", Some("Application/JSON; charset=utf-8"), good.clone()).await.0, StatusCode::OK);
+    for body in ["", "{", "null", "{}{}", "\u{feff}{}"] {
+        assert_eq!(send("POST", "/inject", json, body).await.0, StatusCode::BAD_REQUEST, "{body}");
+    }
+    let large = vec![b' '; LARGEST + 1];
+    assert_eq!(send("POST", "/inject", json, large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_not_waited_for() {
+    let (_sender, receiver) = tokio::sync::mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(1);
+    let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    assert_eq!(send("POST", "/inject", Some("application/json"), body).await.0, StatusCode::REQUEST_TIMEOUT);
+}
