@@ -38,6 +38,11 @@ impl Socket {
         self.prefix.drain(..std::mem::take(&mut self.at));
         (&mut self.tcp, &mut self.prefix)
     }
+
+    /// The TCP socket, if its next bytes are ours.
+    pub(crate) fn direct(&self) -> Option<&TcpStream> {
+        self.prefix.is_empty().then_some(&self.tcp)
+    }
 }
 
 impl AsyncRead for Socket {

@@ -4,9 +4,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 
+use super::Stream;
 use super::buffer::{Buffer, Size};
+use super::splice::{BULK_BYTES, Pipe};
 
 /// One direction: what was read and not yet written, and how far it is to its end.
 #[derive(Default)]
@@ -15,6 +17,8 @@ pub(super) struct Half {
     buffer: Option<Buffer>,
     start: usize,
     end: usize,
+    /// In place of a buffer while bulk moves between plain sockets.
+    pipe: Option<Pipe>,
     /// Size of the next buffer.
     size: Size,
     /// Something was written since the last flush.
@@ -56,14 +60,14 @@ impl Half {
         count: impl Fn(u64),
     ) -> Poll<Result<(), Broken>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Stream,
+        W: Stream,
     {
         loop {
             ready!(self.poll_write(cx, to, &count))?;
             match self.state {
                 State::Open => {
-                    let read = self.poll_read(cx, from)?;
+                    let read = self.poll_read(cx, from, to.plain().is_some())?;
                     if read.is_pending() {
                         // Before a pause everything must be on its way: TLS may hold the end of a record back.
                         return self.poll_flush(cx, to);
@@ -79,12 +83,17 @@ impl Half {
     }
 
     /// Writes what there is to write; ready when there is nothing.
-    fn poll_write<W: AsyncWrite + Unpin>(
+    fn poll_write<W: Stream>(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut W,
         count: &impl Fn(u64),
     ) -> Poll<Result<(), Broken>> {
+        while let (Some(pipe), Some(socket)) = (self.pipe.as_mut().filter(|pipe| !pipe.is_empty()), to.plain()) {
+            let written = ready!(pipe.poll_drain(cx, socket)).map_err(Broken::To)?;
+            self.moved = true;
+            count(written as u64);
+        }
         while let Some(buffer) = self.buffer.as_deref() {
             let rest = buffer.get(self.start..self.end).unwrap_or_default();
             if rest.is_empty() {
@@ -103,8 +112,24 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once. The buffer is kept only if something is in it.
-    fn poll_read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Poll<Result<(), Broken>> {
+    /// Reads once. `to_plain`: the writer is a plain socket. A buffer or pipe is kept only if something is in it.
+    fn poll_read<R: Stream>(&mut self, cx: &mut Context<'_>, from: &mut R, to_plain: bool) -> Poll<Result<(), Broken>> {
+        if self.size == Size::Large
+            && to_plain
+            && let Some(socket) = from.plain()
+            && let Some(mut pipe) = self.pipe.take().or_else(Pipe::take)
+        {
+            let read = ready!(pipe.poll_fill(cx, socket)).map_err(Broken::From)?;
+            match read {
+                0 => self.state = State::Ending,
+                _ if read < BULK_BYTES => self.size = Size::Small,
+                _ => {}
+            }
+            self.moved |= read > 0;
+            self.pipe = Some(pipe);
+            return Poll::Ready(Ok(()));
+        }
+        self.pipe = None;
         let mut buffer = Buffer::take(self.size);
         let mut space = ReadBuf::new(&mut buffer);
         ready!(Pin::new(from).poll_read(cx, &mut space)).map_err(Broken::From)?;
@@ -125,7 +150,7 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<Result<(), Broken>> {
+    fn poll_flush<W: Stream>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<Result<(), Broken>> {
         if self.unflushed {
             ready!(Pin::new(to).poll_flush(cx)).map_err(Broken::To)?;
             self.unflushed = false;

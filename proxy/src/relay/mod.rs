@@ -10,6 +10,9 @@ mod buffer;
 /// One direction.
 mod copy;
 
+/// Bulk between plain sockets.
+mod splice;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -21,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::base::failure::{Failure, Reason};
+use crate::conn::Io;
 use copy::{Broken, Half};
 
 /// Who is told of bytes as they move, so that a connection that lives for days is seen while it does.
@@ -29,6 +33,28 @@ pub trait Counts {
     fn sent(&self, bytes: u64);
     /// Bytes written to the downstream.
     fn received(&self, bytes: u64);
+}
+
+/// A stream that can be relayed.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// The socket whose bytes are the stream's from here on, neither encrypted nor partly read; for those the kernel
+    /// moves bulk alone.
+    fn plain(&self) -> Option<&TcpStream>;
+}
+
+impl Stream for Io {
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => socket.direct(),
+            Self::Server(_) | Self::Client(_) => None,
+        }
+    }
+}
+
+impl Stream for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
 }
 
 /// Relays between `downstream` and `upstream` until both have sent their end and it was passed on.
@@ -47,8 +73,8 @@ pub async fn copy_both<D, U>(
     counts: &impl Counts,
 ) -> Result<(), Failure>
 where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    D: Stream,
+    U: Stream,
 {
     let (mut there, mut back) = (Half::default(), Half::default());
     // Not less than the timer can tell.
