@@ -1,0 +1,3 @@
+module tulle/tests/cluster/probe
+
+go 1.24

@@ -1,0 +1,45 @@
+//! The chapters, in their order. Each leaves the mesh as it found it.
+
+/// Tulle comes, and goes.
+mod install;
+/// Who sees what.
+mod traffic;
+/// Change under load.
+mod change;
+/// What a sidecar costs.
+mod cost;
+
+use crate::harness::Cluster;
+
+/// One step of the story.
+#[derive(Debug)]
+pub(crate) struct Chapter {
+    pub(crate) name: &'static str,
+    /// Told even when others are asked for: they stand on it.
+    pub(crate) ground: bool,
+    pub(crate) tell: fn(&mut Cluster) -> anyhow::Result<()>,
+}
+
+/// The whole story.
+pub(crate) const CHAPTERS: &[Chapter] = &[
+    ground("plain", install::plain),
+    ground("install", install::install),
+    ground("label", install::label),
+    chapter("mutual-tls", traffic::mutual_tls),
+    chapter("strict", traffic::strict),
+    chapter("opted-out", traffic::opted_out),
+    chapter("job", traffic::job),
+    chapter("memory", cost::memory),
+    chapter("servers-change", change::servers),
+    chapter("mesh-changes", change::mesh),
+    chapter("restarts", change::restarts),
+    chapter("uninstall", install::uninstall),
+];
+
+const fn ground(name: &'static str, tell: fn(&mut Cluster) -> anyhow::Result<()>) -> Chapter {
+    Chapter { name, ground: true, tell }
+}
+
+const fn chapter(name: &'static str, tell: fn(&mut Cluster) -> anyhow::Result<()>) -> Chapter {
+    Chapter { name, ground: false, tell }
+}
