@@ -12,7 +12,8 @@ use super::run;
 
 /// The last Kubernetes whose kubelet runs on cgroup v1 and with Debian's containerd. `kubernetes/go.mod` says the same.
 const KUBERNETES: &str = "1.34.4";
-const HELM: &str = "3.19.0";
+/// As in `.ci/run`, which keeps it at the same place.
+const HELM: &str = "3.22.0";
 const COREDNS: &str = "1.12.4";
 
 /// Where everything was put.
@@ -29,14 +30,16 @@ pub(crate) struct Programs {
 /// # Errors
 /// When a compiler fails or a module cannot be fetched; the message has what it said.
 pub(crate) fn build() -> anyhow::Result<Programs> {
-    let cache = cache()?.join("cluster");
+    let (tools, cache) = (cache()?.join("tools/bin"), cache()?.join("cluster"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster");
     let (programs, images) = (cache.join("programs"), cache.join("images"));
     fs::create_dir_all(&programs)?;
     fs::create_dir_all(&images)?;
+    fs::create_dir_all(&tools)?;
 
     once(&programs, "kubernetes", KUBERNETES, |output| kubernetes(&source.join("kubernetes"), output))?;
-    once(&programs, "helm", HELM, |output| go_install("helm.sh/helm/v3/cmd/helm", HELM, output))?;
+    once(&tools, "helm", HELM, |output| go_install("helm.sh/helm/v3/cmd/helm", HELM, output))?;
+    fs::copy(tools.join("helm"), programs.join("helm"))?;
     once(&programs, "coredns", COREDNS, |output| go_install("github.com/coredns/coredns", COREDNS, output))?;
     run(go_build(&source.join("probe"), &programs.join("probe"), ""))?;
     let mut pause = Command::new("cc");
