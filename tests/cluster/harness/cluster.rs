@@ -10,7 +10,6 @@ use super::enclosure::WORK;
 use super::node::{API_SERVER, Node};
 use super::pki::Pki;
 use super::service::Service;
-use super::words;
 
 /// How long anything may take before a test fails. Generous: machines are slow and shared, and a test that passes never
 /// waits for it.
@@ -83,13 +82,14 @@ impl Cluster {
              --client-ca-file={ca} --tls-cert-file={cert} --tls-private-key-file={key} --cert-dir={WORK}/pki
              --kubelet-client-certificate={admin_cert} --kubelet-client-key={admin_key}
              --kubelet-preferred-address-types=InternalIP --service-account-issuer=https://kubernetes.default.svc
-             --service-account-key-file={tokens} --service-account-signing-key-file={tokens}",
+             --service-account-key-file={token_check} --service-account-signing-key-file={token_sign}",
             ca = pki("ca.crt"),
             cert = pki("apiserver.crt"),
             key = pki("apiserver.key"),
             admin_cert = pki("admin.crt"),
             admin_key = pki("admin.key"),
-            tokens = pki("tokens.key"),
+            token_check = pki("tokens.pub"),
+            token_sign = pki("tokens.key"),
         ));
         self.api_server = Some(Service::start("api-server", command)?);
         self.until("the API server", |cluster| cluster.kubectl("get --raw /readyz").ok()).map(drop)

@@ -21,12 +21,12 @@ impl Cluster {
         run(command)
     }
 
-    /// Applies manifests of cluster-wide objects, or of objects that name their namespace.
+    /// Applies manifests that name their namespaces.
     ///
     /// # Errors
     /// When the API server, or a webhook, refuses one; the message has its words.
     pub(crate) fn apply(&self, manifests: &str) -> anyhow::Result<()> {
-        self.apply_in("default", manifests)
+        self.apply_with(&[], manifests)
     }
 
     /// Applies manifests in `namespace`.
@@ -34,8 +34,12 @@ impl Cluster {
     /// # Errors
     /// As [`Self::apply`].
     pub(crate) fn apply_in(&self, namespace: &str, manifests: &str) -> anyhow::Result<()> {
+        self.apply_with(&["-n", namespace], manifests)
+    }
+
+    fn apply_with(&self, options: &[&str], manifests: &str) -> anyhow::Result<()> {
         let mut command = self.kubectl_command();
-        command.args(["apply", "-n", namespace, "--server-side", "--force-conflicts", "-f", "-"]);
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).args(options);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdin.take().context("a pipe")?.write_all(manifests.as_bytes())?;
         let done = child.wait_with_output()?;

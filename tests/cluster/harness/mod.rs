@@ -1,25 +1,25 @@
 //! A real Kubernetes of two nodes in two zones, made of processes in namespaces of their own: etcd, the control plane,
 //! containerd, kubelets, CoreDNS. It needs root and no machine beside this one, and leaves nothing behind.
 
-/// Programs the cluster is made of, built once and kept.
-pub(crate) mod programs;
-/// The namespaces everything lives and dies in.
-pub(crate) mod enclosure;
-/// Certificates and kubeconfigs.
-mod pki;
-/// A process of the cluster with its log.
-mod service;
-/// A node: network, containerd, kubelet, kube-proxy.
-mod node;
 /// The cluster.
 mod cluster;
+/// The namespaces everything lives and dies in.
+pub(crate) mod enclosure;
 /// What is asked of it.
 mod kubectl;
 /// Requests at an even rate, counted.
 mod load;
+/// A node: network, containerd, kubelet, kube-proxy.
+mod node;
+/// Certificates and kubeconfigs.
+mod pki;
+/// Programs the cluster is made of, built once and kept.
+pub(crate) mod programs;
+/// A process of the cluster with its log.
+mod service;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use load::{Load, Report};
+pub(crate) use load::Load;
 
 use std::process::Command;
 

@@ -16,7 +16,8 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// A new authority; `ca.crt` and the key that signs service account tokens, `tokens.key`, are in `dir`.
+    /// A new authority; `ca.crt` and the keys of service account tokens, `tokens.key` and
+    /// `tokens.pub`, are in `dir`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -27,7 +28,9 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         fs::write(dir.join("ca.crt"), authority.pem())?;
-        fs::write(dir.join("tokens.key"), KeyPair::generate()?.serialize_pem())?;
+        let tokens = KeyPair::generate()?;
+        fs::write(dir.join("tokens.key"), tokens.serialize_pem())?;
+        fs::write(dir.join("tokens.pub"), tokens.public_key_pem())?;
         Ok(Self { dir: dir.to_owned(), authority })
     }
 
@@ -51,13 +54,7 @@ impl Pki {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub(crate) fn client(
-        &self,
-        name: &str,
-        user: &str,
-        group: Option<&str>,
-        server: &str,
-    ) -> anyhow::Result<String> {
+    pub(crate) fn client(&self, name: &str, user: &str, group: Option<&str>, server: &str) -> anyhow::Result<String> {
         let mut params = named(user, group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(name, &params)?;

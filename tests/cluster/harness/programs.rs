@@ -14,6 +14,7 @@ use super::run;
 const KUBERNETES: &str = "1.34.4";
 /// As in `.ci/run`, which keeps it at the same place.
 const HELM: &str = "3.22.0";
+/// As `coredns/go.mod` says.
 const COREDNS: &str = "1.12.4";
 
 /// Where everything was put.
@@ -40,7 +41,7 @@ pub(crate) fn build() -> anyhow::Result<Programs> {
     once(&programs, "kubernetes", KUBERNETES, |output| kubernetes(&source.join("kubernetes"), output))?;
     once(&tools, "helm", HELM, |output| go_install("helm.sh/helm/v3/cmd/helm", HELM, output))?;
     fs::copy(tools.join("helm"), programs.join("helm"))?;
-    once(&programs, "coredns", COREDNS, |output| go_install("github.com/coredns/coredns", COREDNS, output))?;
+    once(&programs, "coredns", COREDNS, |output| run(go_build(&source.join("coredns"), output, "")).map(drop))?;
     run(go_build(&source.join("probe"), &programs.join("probe"), ""))?;
     let mut pause = Command::new("cc");
     pause.args(["-static", "-O2", "-o"]).arg(programs.join("pause")).arg(source.join("pause.c"));
@@ -68,12 +69,7 @@ fn tulle(root: &Path, images: &Path) -> anyhow::Result<()> {
 }
 
 /// Makes `dir/name` unless its mark says that this `version` is there.
-fn once(
-    dir: &Path,
-    name: &str,
-    version: &str,
-    make: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+fn once(dir: &Path, name: &str, version: &str, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let (output, mark) = (dir.join(name), dir.join(format!("{name}.version")));
     if output.exists() && fs::read_to_string(&mark).is_ok_and(|made| made == version) {
         return Ok(());

@@ -1,13 +1,13 @@
 //! The chapters, in their order. Each leaves the mesh as it found it.
 
-/// Tulle comes, and goes.
-mod install;
-/// Who sees what.
-mod traffic;
 /// Change under load.
 mod change;
 /// What a sidecar costs.
 mod cost;
+/// Tulle comes, and goes.
+mod install;
+/// Who sees what.
+mod traffic;
 
 use crate::harness::Cluster;
 
