@@ -45,7 +45,7 @@ func serveLoad(term context.Context) error {
 			return
 		}
 		current.stop()
-		current = &load{report: report{Pods: map[string]int{}}}
+		current = &load{report: report{Pods: map[string]int{}, Failures: []string{}}}
 		current.start(rate, request.URL.Query().Get("url"))
 	})
 	routes.HandleFunc("/report", func(reply http.ResponseWriter, _ *http.Request) { current.write(reply) })

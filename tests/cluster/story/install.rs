@@ -15,7 +15,7 @@ pub(crate) fn plain(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.kubectl("create namespace plain")?;
     deploy(cluster, "plain")?;
     let load = Load::start(cluster, "plain", 50, "http://server.plain/")?;
-    answers_of(cluster, &load, 3)?;
+    answers_of(cluster, &load, 1)?;
     load.stop(cluster).map(drop)
 }
 
