@@ -15,13 +15,16 @@ use tonic::transport::server::TcpIncoming;
 use tulle_identity::token::TokenIssuer;
 
 use crate::admin;
-use crate::caller::Callers;
-use crate::identity::{Authority, Ca, Serving};
+use crate::caller::{Callers, Reviewer};
+use crate::identity::{Authority, Ca, SecretStore, Serving};
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::model::Delta;
+use crate::registry::{Input, Registry};
 use crate::server::{self, Services, TlsIncoming, Tuning};
-use crate::settings::{Settings, not_loopback};
+use crate::settings::{Settings, Source, not_loopback};
 use crate::source::file::FileSource;
+use crate::source::kube::{self, KubeSource, Sink};
+use crate::status;
 use crate::translate::Translator;
 use crate::xds::{Admission, Proxies, Shared};
 
@@ -30,6 +33,9 @@ const INITIAL_SYNCS: usize = 64;
 
 /// Streams are told at once that the end has come; connections that linger are cut after this.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Keys in a cluster that does not answer are tried again after this.
+const KEYS_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs until `shutdown` resolves, then ends streams, lets calls in flight finish for up to 5 s, and returns.
 ///
@@ -60,7 +66,7 @@ pub struct Handle {
     pub admin_addr: SocketAddr,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    _files: FileSource,
+    _source: Running,
     _stop: DropGuard,
     /// Answers until the very end, so that probes see what happens.
     _admin: AbortOnDropHandle<()>,
@@ -88,9 +94,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
         bail!(not_loopback(address));
     }
     let metrics = Metrics::default();
-    // First, because it makes the state directory.
-    let issuer = TokenIssuer::open(&settings.state_dir).context("opening the token key")?;
-    let authority = Arc::new(Authority::open(&settings).context("opening the certificate authority")?);
+    let Keys { issuer, authority, client } = keys(&settings).await?;
     let verifier = Arc::new(issuer.verifier());
     let serving =
         Serving::new(authority.clone(), &settings, metrics.clone()).context("issuing the serving certificate")?;
@@ -107,10 +111,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone().drop_guard();
     let tasks = TaskTracker::new();
-    let (registry, mut inputs) = Registry::start(1);
-    let registry = Arc::new(registry);
-    let input = inputs.pop().context("the registry has an input for its source")?;
-    let files = FileSource::start(&settings.config_dir, move |step| input.send_blocking(step).is_ok())?;
+    let (registry, source) = watch(&settings, client.as_ref())?;
     let shared = Arc::new(Shared {
         translator: Arc::new(Translator::new(&settings.cluster_domain, settings.trust_domain.clone())),
         registry: registry.clone(),
@@ -121,7 +122,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     });
-    let callers = Callers::new(verifier, settings.trust_domain.clone());
+    let reviewer = client.as_ref().map(|client| Arc::new(Reviewer::new(client.clone(), registry.subscribe())));
+    let callers = Callers::new(verifier, reviewer, settings.trust_domain.clone());
     let services = |callers: &Callers| Services {
         shared: shared.clone(),
         callers: callers.clone(),
@@ -131,6 +133,12 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let (incoming, accepting) = TlsIncoming::new(xds, serving.configs(), metrics.clone(), Tuning::default());
     spawn_until(&tasks, &shutdown, accepting);
     spawn_until(&tasks, &shutdown, serving.run());
+    if let Some(client) = client {
+        let written = status::run(client, registry.subscribe(), authority.bundle());
+        spawn_until(&tasks, &shutdown, written);
+        let authority = authority.clone();
+        spawn_until(&tasks, &shutdown, async move { authority.follow().await });
+    }
     let ending = || shutdown.clone().cancelled_owned();
     tasks.spawn(grpc("TLS", shutdown.clone(), server::serve(services(&callers), incoming, ending())));
     if let Some(listener) = plaintext {
@@ -149,7 +157,69 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     #[expect(clippy::disallowed_methods, reason = "beside every path, and ended by the handle")]
     let admin = AbortOnDropHandle::new(tokio::spawn(admin::serve(admin, pages)));
     tracing::info!(xds = %xds_addr, plaintext = ?plaintext_addr, admin = %admin_addr, "the control plane serves");
-    Ok(Handle { xds_addr, plaintext_addr, admin_addr, shutdown, tasks, _files: files, _stop: stop, _admin: admin })
+    Ok(Handle { xds_addr, plaintext_addr, admin_addr, shutdown, tasks, _source: source, _stop: stop, _admin: admin })
+}
+
+/// What the control plane signs with.
+struct Keys {
+    issuer: TokenIssuer,
+    authority: Arc<Authority>,
+    /// The cluster they are kept in.
+    client: Option<kube::Client>,
+}
+
+/// Opens the keys. In a cluster it waits for an API that does not answer yet.
+async fn keys(settings: &Settings) -> anyhow::Result<Keys> {
+    match settings.source {
+        Source::File => {
+            // First, because it makes the state directory.
+            let issuer = TokenIssuer::open(&settings.state_dir).context("opening the token key")?;
+            let authority = Authority::open(settings).context("opening the certificate authority")?;
+            Ok(Keys { issuer, authority: Arc::new(authority), client: None })
+        }
+        Source::Kubernetes => {
+            let client = kube::client().await.context("no cluster to be seen")?;
+            let (store, ca, issuer) = loop {
+                match SecretStore::open(client.clone(), settings).await {
+                    Ok(opened) => break opened,
+                    Err(error) => {
+                        tracing::error!(%error, again_in = ?KEYS_AGAIN, "the keys cannot be opened");
+                        tokio::time::sleep(KEYS_AGAIN).await;
+                    }
+                }
+            };
+            Ok(Keys { issuer, authority: Arc::new(Authority::in_cluster(store, ca)), client: Some(client) })
+        }
+    }
+}
+
+/// A running source.
+#[derive(Debug)]
+#[expect(dead_code, reason = "dropping it ends the source")]
+enum Running {
+    Files(FileSource),
+    Cluster(KubeSource),
+}
+
+/// Starts the registry and its sources.
+fn watch(settings: &Settings, client: Option<&kube::Client>) -> anyhow::Result<(Arc<Registry>, Running)> {
+    let sources = if client.is_some() { KubeSource::SOURCES } else { 1 };
+    let (registry, mut inputs) = Registry::start(sources);
+    let source = match client {
+        Some(client) => Running::Cluster(KubeSource::start(client, inputs)),
+        None => {
+            let input = inputs.pop().context("the registry has an input for its source")?;
+            let sink = move |step| input.send_blocking(step).is_ok();
+            Running::Files(FileSource::start(&settings.config_dir, sink)?)
+        }
+    };
+    Ok((Arc::new(registry), source))
+}
+
+impl Sink for Input {
+    async fn send(&self, step: Vec<Delta>) -> bool {
+        Self::send(self, step).await.is_ok()
+    }
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

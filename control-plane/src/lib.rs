@@ -33,6 +33,9 @@ mod identity;
 /// The gRPC listeners.
 mod server;
 
+/// What is written into a cluster.
+mod status;
+
 /// Health, metrics, debug pages.
 mod admin;
 

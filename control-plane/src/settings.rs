@@ -13,9 +13,12 @@ use tulle_identity::spiffe::TrustDomain;
 /// How a control plane runs. Port 0 anywhere means any free port.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Directory of manifests to serve; watched for changes.
+    /// Where objects and keys come from.
+    pub source: Source,
+    /// With [`Source::File`]: directory of manifests to serve; watched for changes.
     pub config_dir: PathBuf,
-    /// Directory of the certificate authority's and the token key, and of `trust-bundle.pem`. Made with mode 0700.
+    /// With [`Source::File`]: directory of the certificate authority's and the token key, and of `trust-bundle.pem`.
+    /// Made with mode 0700.
     pub state_dir: PathBuf,
     /// An issuing certificate and its key, as PEM files, instead of the authority in the state directory. The
     /// certificate's file may hold its chain, the root last.
@@ -34,6 +37,15 @@ pub struct Settings {
     pub dns_names: Vec<String>,
     /// Lifetime of a certificate, unless a shorter one is asked for.
     pub leaf_ttl: Duration,
+}
+
+/// Where objects and keys come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of manifests; keys are in the state directory.
+    File,
+    /// The API of the cluster this process runs in, or of the one `KUBECONFIG` names; keys are in a Secret.
+    Kubernetes,
 }
 
 /// Files of an issuing certificate.
@@ -66,6 +78,7 @@ impl Settings {
     pub fn new(config_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>, trust_domain: TrustDomain) -> Self {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Self {
+            source: Source::File,
             config_dir: config_dir.into(),
             state_dir: state_dir.into(),
             ca: None,
@@ -112,6 +125,9 @@ impl std::error::Error for Mistakes {}
 #[derive(Debug, Parser)]
 #[command(name = "tulle-control-plane", version)]
 struct Args {
+    /// Where objects come from: file (--config-dir), or kubernetes, the API of the cluster this runs in
+    #[arg(long, env = "TULLE_SOURCE", value_name = "SOURCE", default_value = "file")]
+    source: String,
     /// Directory of manifests to serve; watched for changes
     #[arg(long, env = "TULLE_CONFIG_DIR", value_name = "DIR")]
     config_dir: Option<PathBuf>,
@@ -192,9 +208,7 @@ impl Args {
                 None
             }
         };
-        if self.config_dir.is_none() {
-            mistakes.push("--config-dir is needed: the directory of manifests to serve".to_owned());
-        }
+        let source = source(&mut mistakes, &self.source, self.config_dir.is_some());
         let json = match self.log_format.as_str() {
             "text" => false,
             "json" => true,
@@ -203,15 +217,16 @@ impl Args {
                 false
             }
         };
-        let (Some(config_dir), Some(xds_address), Some(admin_address), Some(trust_domain), Some(leaf_ttl), true) =
-            (self.config_dir, xds_address, admin_address, trust_domain, leaf_ttl, mistakes.is_empty())
+        let (Some(source), Some(xds_address), Some(admin_address), Some(trust_domain), Some(leaf_ttl), true) =
+            (source, xds_address, admin_address, trust_domain, leaf_ttl, mistakes.is_empty())
         else {
             return Err(Mistakes(mistakes));
         };
         let mut dns_names = default_dns_names();
         dns_names.extend(self.dns_names);
         let settings = Settings {
-            config_dir,
+            source,
+            config_dir: self.config_dir.unwrap_or_default(),
             state_dir: self.state_dir,
             ca,
             trust_domain,
@@ -229,6 +244,17 @@ impl Args {
 /// Why an address cannot be the plaintext one.
 pub(crate) fn not_loopback(address: SocketAddr) -> String {
     format!("--xds-plaintext-address {address}: without TLS only a loopback address such as 127.0.0.1:15010 is served")
+}
+
+fn source(mistakes: &mut Vec<String>, text: &str, config_dir: bool) -> Option<Source> {
+    match (text, config_dir) {
+        ("file", true) => return Some(Source::File),
+        ("kubernetes", false) => return Some(Source::Kubernetes),
+        ("file", false) => mistakes.push("--config-dir is needed: the directory of manifests to serve".to_owned()),
+        ("kubernetes", true) => mistakes.push("--config-dir is for --source file, not for kubernetes".to_owned()),
+        (other, _) => mistakes.push(format!("--source {other:?}: file or kubernetes")),
+    }
+    None
 }
 
 fn address(mistakes: &mut Vec<String>, flag: &str, text: &str) -> Option<SocketAddr> {
@@ -291,6 +317,13 @@ mod tests {
         assert_eq!(settings.leaf_ttl, Duration::from_secs(86_400));
         assert_eq!(settings.xds_plaintext_address, None);
         assert!(!log.json);
+    }
+
+    #[test]
+    fn a_cluster_needs_no_directory() {
+        assert_eq!(check(&["--source", "kubernetes"]).unwrap().0.source, Source::Kubernetes);
+        assert!(check(&["--source", "kubernetes", "--config-dir", "/mesh"]).is_err());
+        assert!(check(&["--source", "consul", "--config-dir", "/mesh"]).is_err());
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub mod sign;
 /// Workload tokens: how a workload proves itself before it has a certificate.
 pub mod token;
 
+/// ServiceAccount tokens of a cluster, as far as they can be read without its keys.
+pub mod account;
+
 /// rustls configurations for the mesh.
 pub mod tls;
 

@@ -1,12 +1,15 @@
-//! Files that hold secrets: a private directory, whole-file writes, no loose modes.
+//! Files that hold secrets: a private directory, whole-file writes, no loose modes. Or the same files in memory, for
+//! whoever keeps them elsewhere, such as in a Secret of a cluster.
 //!
 //! A file is complete or absent: it is written under another name, synced, and then linked or renamed into place.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -40,13 +43,103 @@ pub enum StoreError {
     },
 }
 
-/// A directory only its owner can enter.
-#[derive(Debug, Clone)]
-pub(crate) struct Store {
-    dir: PathBuf,
+/// Files that are kept elsewhere than in a directory: content by name. The names are fit for keys of a Secret.
+pub type Files = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// Where files are.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Dir(Dir),
+    Memory(Memory),
+}
+
+/// Files in memory.
+pub(crate) struct Memory(Mutex<Files>);
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Memory")
+    }
 }
 
 impl Store {
+    /// As [`Dir::open`].
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        Dir::open(dir).map(Self::Dir)
+    }
+
+    pub(crate) const fn memory(files: Files) -> Self {
+        Self::Memory(Memory(Mutex::new(files)))
+    }
+
+    /// The files, of a store in memory.
+    pub(crate) fn files(&self) -> Option<Files> {
+        match self {
+            Self::Dir(_) => None,
+            Self::Memory(memory) => Some(memory.files().clone()),
+        }
+    }
+
+    /// As [`Dir::read`].
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        match self {
+            Self::Dir(dir) => dir.read(name),
+            Self::Memory(memory) => Ok(memory.files().get(name).cloned()),
+        }
+    }
+
+    /// As [`Dir::create`].
+    pub(crate) fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
+        match self {
+            Self::Dir(dir) => dir.create(name, bytes),
+            Self::Memory(memory) => {
+                let mut files = memory.files();
+                let absent = !files.contains_key(name);
+                if absent {
+                    files.insert(name.to_owned(), Zeroizing::new(bytes.to_vec()));
+                }
+                Ok(absent)
+            }
+        }
+    }
+
+    /// As [`Dir::replace`].
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        match self {
+            Self::Dir(dir) => dir.replace(name, bytes),
+            Self::Memory(memory) => {
+                memory.files().insert(name.to_owned(), Zeroizing::new(bytes.to_vec()));
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`Dir::remove`].
+    pub(crate) fn remove(&self, name: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Dir(dir) => dir.remove(name),
+            Self::Memory(memory) => {
+                memory.files().remove(name);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Memory {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        // A poisoned lock is harmless: every change is one insertion or removal.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A directory only its owner can enter.
+#[derive(Debug, Clone)]
+pub(crate) struct Dir {
+    dir: PathBuf,
+}
+
+impl Dir {
     /// Opens `dir`, making it with mode 0700 when it is not there.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(|e| failed(dir, e))?;

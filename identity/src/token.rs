@@ -112,13 +112,29 @@ impl TokenIssuer {
         let text = match store.read(KEY_FILE)? {
             Some(text) => text,
             None => {
-                let made = KeyPair::generate().map_err(|e| TokenError::Key(e.to_string()))?;
-                store.create(KEY_FILE, Zeroizing::new(made.serialize_pem()).as_bytes())?;
+                store.create(KEY_FILE, Self::make_key()?.as_bytes())?;
                 // Of two processes that start at once one wrote; both read.
                 store.read(KEY_FILE)?.ok_or_else(|| TokenError::Key("vanished".to_owned()))?
             }
         };
-        let der = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|e| TokenError::Key(e.to_string()))?;
+        Self::from_key(&text)
+    }
+
+    /// A new key, PEM, for [`Self::from_key`].
+    ///
+    /// # Errors
+    /// [`TokenError::Key`] without randomness.
+    pub fn make_key() -> Result<Zeroizing<String>, TokenError> {
+        let made = KeyPair::generate().map_err(|e| TokenError::Key(e.to_string()))?;
+        Ok(Zeroizing::new(made.serialize_pem()))
+    }
+
+    /// The issuer of a key that is kept elsewhere, PEM.
+    ///
+    /// # Errors
+    /// [`TokenError::Key`] when it is no ES256 key.
+    pub fn from_key(pem: &[u8]) -> Result<Self, TokenError> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|e| TokenError::Key(e.to_string()))?;
         let pair = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(|e| TokenError::Key(e.to_string()))?;
         Ok(Self {

@@ -107,7 +107,7 @@ pub const CRATES: &[Crate] = &[
             beside("registry", 2, 0, &[]),
             beside("translate", 3, 0, &["registry"]),
             beside("validate", 3, 0, &["source", "registry"]),
-            beside("caller", 3, 0, &[]),
+            beside("caller", 3, 0, &["registry"]),
             beside("xds", 4, 0, &["registry", "translate", "caller"]),
             beside("identity", 4, 0, &["caller"]),
             unit("server", 5),

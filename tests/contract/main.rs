@@ -66,6 +66,7 @@ fn objects(protocol: Protocol, policy: Policy) -> Vec<Object> {
         weight: 1,
         meshed,
         health,
+        pod: None,
     };
     vec![
         Object::Service(Arc::new(service)),

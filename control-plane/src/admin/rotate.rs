@@ -21,7 +21,7 @@ pub(super) async fn step(
         "finish" => Step::Finish,
         other => return (StatusCode::NOT_FOUND, format!("no step {other:?}: begin, activate or finish\n")),
     };
-    match state.authority.rotate(step) {
+    match state.authority.rotate(step).await {
         Ok(()) => {
             let roots = state.authority.bundle().borrow().roots().len();
             tracing::info!(?step, roots, "root rotation");

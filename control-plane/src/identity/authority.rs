@@ -1,20 +1,22 @@
 //! The signer, its published roots and their rotation.
 //!
-//! Roots are published in two places: to the discovery streams, and as `trust-bundle.pem` in the state directory, from
-//! where a proxy gets its first one. Rotation is three steps, each for an operator to take once the step before has
+//! Roots are published in two places: to the discovery streams, and where a proxy gets its first one: as
+//! `trust-bundle.pem` in the state directory, or in the cluster (`status`). Rotation is three steps, each for an operator to take once the step before has
 //! reached every proxy (ID-16).
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tulle_identity::csr::CheckedCsr;
 use tulle_identity::sign::{BuiltInCa, Limits, SignError, Signer};
-use tulle_identity::spiffe::SpiffeId;
+use tulle_identity::spiffe::{SpiffeError, SpiffeId};
 use tulle_identity::svid::TrustBundle;
+use tulle_identity::token::TokenError;
 
+use super::secret::SecretStore;
 use crate::settings::Settings;
 
 /// File name of the published roots in the state directory.
@@ -23,11 +25,21 @@ pub(crate) const BUNDLE_FILE: &str = "trust-bundle.pem";
 /// The certificate authority of this control plane.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    ca: BuiltInCa,
+    /// Replaced whole when somebody else has changed what is kept.
+    ca: RwLock<Arc<BuiltInCa>>,
     bundle: watch::Sender<Arc<TrustBundle>>,
-    file: PathBuf,
+    kept: Kept,
     /// One step of a rotation at a time.
     rotating: Mutex<()>,
+}
+
+/// Where keys are.
+#[derive(Debug)]
+enum Kept {
+    /// In the state directory, with the published roots in this file.
+    Directory(PathBuf),
+    /// In the cluster.
+    Secret(SecretStore),
 }
 
 /// A step of a root rotation.
@@ -48,6 +60,20 @@ pub(crate) enum AuthorityError {
     /// The signer refused.
     #[error(transparent)]
     Signer(#[from] SignError),
+    /// No token can be issued with the key that is kept.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The control plane's own identity is none.
+    #[error(transparent)]
+    Id(#[from] SpiffeError),
+    /// The Secret could not be read or written.
+    #[error("the Secret {name}: {reason}")]
+    Secret {
+        /// Its namespace and name.
+        name: String,
+        /// What the API says, or what is wrong with its content.
+        reason: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -65,26 +91,29 @@ impl Authority {
     /// # Errors
     /// When keys cannot be read, have looser modes than 0600, or the bundle cannot be written.
     pub(crate) fn open(settings: &Settings) -> Result<Self, AuthorityError> {
-        // What a caller may ask for is bounded by the setting alone; tests and demonstrations want less than a minute.
-        let limits = Limits {
-            min_ttl: settings.leaf_ttl.min(Limits::default().min_ttl),
-            max_ttl: settings.leaf_ttl,
-            default_ttl: settings.leaf_ttl,
-        };
         let ca = match &settings.ca {
             None => BuiltInCa::open(&settings.state_dir, &settings.trust_domain)?,
             Some(files) => BuiltInCa::from_files(&files.cert, &files.key, None, &settings.trust_domain)?,
         };
-        let ca = ca.with_limits(limits);
-        let bundle = ca.bundle();
-        let authority = Self {
-            ca,
-            bundle: watch::Sender::new(bundle),
-            file: settings.state_dir.join(BUNDLE_FILE),
-            rotating: Mutex::new(()),
-        };
-        authority.write()?;
+        let kept = Kept::Directory(settings.state_dir.join(BUNDLE_FILE));
+        let authority = Self::new(ca.with_limits(limits(settings)), kept);
+        authority.publish()?;
         Ok(authority)
+    }
+
+    /// The authority `ca` that is kept in a Secret of the cluster.
+    pub(crate) fn in_cluster(store: SecretStore, ca: BuiltInCa) -> Self {
+        Self::new(ca, Kept::Secret(store))
+    }
+
+    fn new(ca: BuiltInCa, kept: Kept) -> Self {
+        let bundle = watch::Sender::new(ca.bundle());
+        Self { ca: RwLock::new(Arc::new(ca)), bundle, kept, rotating: Mutex::new(()) }
+    }
+
+    fn ca(&self) -> Arc<BuiltInCa> {
+        // A poisoned lock is harmless: the value is replaced whole.
+        self.ca.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The published roots and their changes.
@@ -104,31 +133,80 @@ impl Authority {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, SignError> {
-        self.ca.sign(csr, id, dns_names, ttl, now)
+        self.ca().sign(csr, id, dns_names, ttl, now)
     }
 
     /// Takes one step of a rotation and publishes its roots. Certificates of the old root stay valid until `Finish`.
     ///
     /// # Errors
     /// When the step does not follow from the current one; nothing has changed then.
-    pub(crate) fn rotate(&self, step: Step) -> Result<(), AuthorityError> {
-        let _one = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
-        match step {
-            Step::Begin => self.ca.begin_rotation(SystemTime::now())?,
-            Step::Activate => self.ca.activate()?,
-            Step::Finish => self.ca.finish()?,
+    pub(crate) async fn rotate(&self, step: Step) -> Result<(), AuthorityError> {
+        let _one = self.rotating.lock().await;
+        let written = match &self.kept {
+            Kept::Directory(_) => {
+                take(&self.ca(), step)?;
+                // The file first: a proxy that starts now must trust what the streams are about to say.
+                self.publish()
+            }
+            Kept::Secret(store) => {
+                self.replace(store.rotate(step).await?);
+                Ok(())
+            }
         };
-        // The file first: a proxy that starts now must trust what the streams are about to say.
-        let written = self.write();
         // Always wakes the watchers: after `Activate` the roots are the same, but the serving certificate is not.
-        self.bundle.send_replace(self.ca.bundle());
+        self.bundle.send_replace(self.ca().bundle());
         written
     }
 
-    fn write(&self) -> Result<(), AuthorityError> {
-        let fail = |source| AuthorityError::File { path: self.file.clone(), source };
-        write_public(&self.file, self.ca.bundle().pem().as_bytes()).map_err(fail)
+    /// Follows what other replicas and the operator make of the Secret. Ends at once for a state directory.
+    pub(crate) async fn follow(&self) {
+        let Kept::Secret(store) = &self.kept else {
+            return;
+        };
+        let mut changes = store.changes();
+        while let Some(ca) = changes.next().await {
+            let _one = self.rotating.lock().await;
+            let now = self.ca();
+            let same = ca.rotation() == now.rotation() && ca.bundle().hash() == now.bundle().hash();
+            self.replace(ca);
+            if same {
+                continue;
+            }
+            self.bundle.send_replace(self.ca().bundle());
+            tracing::info!(roots = self.bundle.borrow().roots().len(), "the certificate authority was changed");
+        }
     }
+
+    fn replace(&self, ca: BuiltInCa) {
+        *self.ca.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ca);
+    }
+
+    fn publish(&self) -> Result<(), AuthorityError> {
+        let Kept::Directory(file) = &self.kept else {
+            return Ok(());
+        };
+        let fail = |source| AuthorityError::File { path: file.clone(), source };
+        write_public(file, self.ca().bundle().pem().as_bytes()).map_err(fail)
+    }
+}
+
+/// What a caller may ask for is bounded by the setting alone; tests and demonstrations want less than a minute.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    Limits {
+        min_ttl: settings.leaf_ttl.min(Limits::default().min_ttl),
+        max_ttl: settings.leaf_ttl,
+        default_ttl: settings.leaf_ttl,
+    }
+}
+
+/// Takes one step of a rotation.
+pub(super) fn take(ca: &BuiltInCa, step: Step) -> Result<(), SignError> {
+    match step {
+        Step::Begin => ca.begin_rotation(SystemTime::now()),
+        Step::Activate => ca.activate(),
+        Step::Finish => ca.finish(),
+    }
+    .map(|_| ())
 }
 
 /// Replaces a file that others may read, so that a reader sees the old or the new content whole.

@@ -5,6 +5,9 @@
 /// The signer, its published roots and their rotation.
 mod authority;
 
+/// Keys in a Secret of the cluster.
+mod secret;
+
 /// The signing service.
 mod service;
 
@@ -12,5 +15,6 @@ mod service;
 mod serving;
 
 pub(crate) use authority::{Authority, Step};
+pub(crate) use secret::SecretStore;
 pub(crate) use service::Ca;
 pub(crate) use serving::Serving;

@@ -13,7 +13,7 @@ use tulle_proto::auth::istio_certificate_service_server::IstioCertificateService
 use tulle_proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
 use super::Authority;
-use crate::caller::Callers;
+use crate::caller::{Caller, Callers};
 use crate::metrics::{Metrics, ResultLabel};
 
 /// The signing service of one listener.
@@ -57,8 +57,10 @@ impl IstioCertificateService for Ca {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let signed = match self.callers.authenticated(request.metadata()) {
-            Ok(id) => self.sign(&id, request.get_ref()).inspect(|_| tracing::debug!(%id, "certificate issued")),
+        let signed = match self.callers.authenticated(request.metadata()).await {
+            Ok(Caller { id, .. }) => {
+                self.sign(&id, request.get_ref()).inspect(|_| tracing::debug!(%id, "certificate issued"))
+            }
             Err(status) => Err(status),
         };
         let result = match signed.as_ref().map_err(Status::code) {

@@ -16,7 +16,7 @@ pub struct Workload {
     pub created: Option<Arc<str>>,
     /// What services select it by.
     pub labels: Labels,
-    /// Its addresses: one, or one of each family.
+    /// Its addresses: one, or one of each family; none while a pod waits for them.
     pub addresses: Vec<IpAddr>,
     /// Account it runs as; with namespace and trust domain it is the identity.
     pub service_account: Arc<str>,
@@ -32,6 +32,9 @@ pub struct Workload {
     pub meshed: bool,
     /// Whether it takes requests.
     pub health: Health,
+    /// The uid of the pod it is, in a cluster. The cluster writes EndpointSlices for its pods, so that services that
+    /// select it have it from there.
+    pub pod: Option<Arc<str>>,
 }
 
 /// A port the application listens at.

@@ -44,7 +44,8 @@ fn levels(service: &Service, annotated: Option<&[FailoverLevel]>) -> Vec<Failove
 fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mut Vec<Problem>) -> Vec<Endpoint> {
     let mut found = BTreeMap::new();
     let mut unnamed = 0_usize;
-    for workload in index.selected(&service.key.namespace, &service.selector) {
+    let selected = index.selected(&service.key.namespace, &service.selector);
+    for workload in selected.filter(|workload| workload.pod.is_none()) {
         let Some(target) = target_port(workload, &port.target) else {
             unnamed = unnamed.saturating_add(1);
             continue;
@@ -85,8 +86,9 @@ fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mu
 
 fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
     let workload = index.workload_at(endpoint.address);
-    let locality = match workload {
-        Some(workload) if endpoint.locality.zone.is_empty() => workload.locality.clone(),
+    // A slice names no region.
+    let locality = match workload.map(|workload| &workload.locality) {
+        Some(known) if endpoint.locality.zone.is_empty() || endpoint.locality.zone == known.zone => known.clone(),
         Some(_) | None => endpoint.locality.clone(),
     };
     Endpoint {

@@ -194,6 +194,11 @@ impl Mesh {
         self.namespaces.get(&key.namespace)?.workloads.get(&key.name)
     }
 
+    /// Every namespace that is there or has something in it.
+    pub fn namespace_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces.keys()
+    }
+
     /// What instances of `owner` accept.
     pub fn inbound(&self, owner: &Key) -> Option<&Arc<InboundView>> {
         self.namespaces.get(&owner.namespace)?.inbound.get(&owner.name)

@@ -54,6 +54,7 @@ fn workload(name: &str, address: &str) -> Workload {
         weight: 1,
         meshed: true,
         health: Health::Ready,
+        pod: None,
     }
 }
 

@@ -11,7 +11,8 @@ use tulle_proto::envoy::config::core::v3::Node;
 use tulle_proto::google::protobuf::value::Kind;
 use tulle_proto::names::node as keys;
 
-use crate::model::Locality;
+use crate::caller::Caller;
+use crate::model::{Key, Locality, Workload};
 use crate::translate::{ClientKind, Scope};
 
 /// Longest text taken from a node, in bytes.
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) scope: Scope,
     /// The authenticated identity; `None` on the loopback listener without a token.
     pub(crate) identity: Option<SpiffeId>,
+    /// The pod it is, in a cluster.
+    pub(crate) pod: Option<Key>,
 }
 
 /// Why a client is not served.
@@ -33,6 +36,9 @@ pub(crate) enum NodeError {
     /// Another namespace or service account than the token's.
     #[error("the node says {field} {claimed:?}, but the token is of {identity}")]
     Mismatch { field: &'static str, claimed: String, identity: SpiffeId },
+    /// Another workload than its pod's.
+    #[error("the node says it is of workload {claimed:?}, but pod {pod} is of {actual:?}")]
+    OtherWorkload { claimed: Arc<str>, pod: Key, actual: Arc<str> },
     /// A Tulle proxy must say where it belongs.
     #[error("the node metadata lacks {0}")]
     Missing(&'static str),
@@ -69,7 +75,8 @@ pub(crate) const fn kind_name(kind: ClientKind) -> &'static str {
 ///
 /// # Errors
 /// See [`NodeError`]; the client is at fault, and the same node fails again.
-pub(crate) fn check(node: &Node, identity: Option<SpiffeId>) -> Result<Client, NodeError> {
+pub(crate) fn check(node: &Node, caller: Option<Caller>) -> Result<Client, NodeError> {
+    let (identity, pod) = caller.map_or((None, None), |caller| (Some(caller.id), caller.pod));
     let client = kind(node);
     let namespace = claim(node, keys::NAMESPACE)?;
     let account = claim(node, keys::SERVICE_ACCOUNT)?;
@@ -112,7 +119,27 @@ pub(crate) fn check(node: &Node, identity: Option<SpiffeId>) -> Result<Client, N
             outbound_address,
         },
         identity,
+        pod,
     })
+}
+
+impl Client {
+    /// Takes from the client's pod what it did not say itself: its workload, its zone and region.
+    ///
+    /// # Errors
+    /// [`NodeError::OtherWorkload`]: the inbound listener of another workload is none of its business.
+    pub(crate) fn join(&mut self, pod: &Workload) -> Result<(), NodeError> {
+        if self.scope.workload.is_empty() {
+            self.scope.workload = pod.owner.clone();
+        } else if self.scope.workload != pod.owner {
+            let (claimed, actual) = (self.scope.workload.clone(), pod.owner.clone());
+            return Err(NodeError::OtherWorkload { claimed, pod: pod.key.clone(), actual });
+        }
+        if self.scope.locality == Locality::default() {
+            self.scope.locality = pod.locality.clone();
+        }
+        Ok(())
+    }
 }
 
 /// Node metadata: where an Envoy's one outbound HTTP listener is bound.
@@ -152,7 +179,8 @@ mod tests {
     #[test]
     fn an_identity_stands_in_for_claims_that_are_not_made() {
         let identity = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
-        let client = check(&node("envoy", &[("OUTBOUND_ADDRESS", "127.0.0.1:1")]), Some(identity)).unwrap();
+        let caller = Caller { id: identity, pod: None };
+        let client = check(&node("envoy", &[("OUTBOUND_ADDRESS", "127.0.0.1:1")]), Some(caller)).unwrap();
         assert_eq!(&*client.scope.namespace, "shop");
         assert_eq!(client.scope.outbound_address, Some(([127, 0, 0, 1], 1).into()));
     }
@@ -171,7 +199,7 @@ mod tests {
             (node("envoy", &[("OUTBOUND_ADDRESS", "here")]), "here"),
         ];
         for (node, text) in cases {
-            let error = check(&node, Some(identity.clone())).unwrap_err().to_string();
+            let error = check(&node, Some(Caller { id: identity.clone(), pod: None })).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
     }

@@ -109,6 +109,8 @@ pub(crate) struct ProxyReport {
     namespace: Arc<str>,
     workload: Arc<str>,
     identity: Option<String>,
+    /// The pod it is, in a cluster.
+    pod: Option<String>,
     /// Unix time of the stream's start, seconds.
     since: u64,
     /// State per type; absent when the stream did not answer in time.
@@ -117,7 +119,7 @@ pub(crate) struct ProxyReport {
 
 impl ProxyReport {
     fn new(entry: &Entry, types: Option<Report>) -> Self {
-        let Client { id, scope, identity } = &entry.client;
+        let Client { id, scope, identity, pod } = &entry.client;
         Self {
             node: id.clone(),
             client: super::node::kind_name(scope.client),
@@ -125,6 +127,7 @@ impl ProxyReport {
             namespace: scope.namespace.clone(),
             workload: scope.workload.clone(),
             identity: identity.as_ref().map(ToString::to_string),
+            pod: pod.as_ref().map(ToString::to_string),
             since: entry.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             types,
         }

@@ -53,17 +53,17 @@ impl Ads {
         Self { shared, callers }
     }
 
-    fn open<S: Session + 'static>(
+    async fn open<S: Session + 'static>(
         &self,
         request: Request<Streaming<S::Request>>,
     ) -> Result<Responses<S::Response>, Status> {
-        let identity = self.callers.reader(request.metadata()).inspect_err(|_| {
+        let caller = self.callers.reader(request.metadata()).await.inspect_err(|_| {
             let label = crate::metrics::ReasonLabel { reason: "unauthenticated" };
             self.shared.metrics.refused.get_or_create(&label).inc();
         })?;
         // One response on its way is enough: the session makes the next one from what is newest by then.
         let (responses, receiver) = mpsc::channel(1);
-        let work = stream::run::<S>(self.shared.clone(), identity, request.into_inner(), responses);
+        let work = stream::run::<S>(self.shared.clone(), caller, request.into_inner(), responses);
         self.shared.tasks.spawn(work);
         Ok(Box::pin(ReceiverStream::new(receiver)))
     }
@@ -78,13 +78,13 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open::<Sotw>(request).map(Response::new)
+        self.open::<Sotw>(request).await.map(Response::new)
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open::<Delta>(request).map(Response::new)
+        self.open::<Delta>(request).await.map(Response::new)
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Status, Streaming};
-use tulle_identity::spiffe::SpiffeId;
 
 use super::admission::{TURN, Turn};
 use super::node::{self, Client};
@@ -16,7 +15,10 @@ use super::proxies::Registration;
 use super::service::Shared;
 use super::session::{Heard, Refused, Sent, Session};
 use super::world::View;
+use crate::caller::Caller;
 use crate::metrics::{ReasonLabel, StreamLabels, TypeLabel};
+use crate::model::Key;
+use crate::registry::WorkloadView;
 
 /// A client that opens a stream says who it is within this.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -24,12 +26,15 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// Sources that are not synced within this make a stream end, so that the client tries another replica.
 const SYNC: Duration = Duration::from_secs(60);
 
+/// A pod that the mesh does not have within this is served without what is known of it.
+const NEW_POD: Duration = Duration::from_secs(2);
+
 type Responses<S> = mpsc::Sender<Result<<S as Session>::Response, Status>>;
 
 /// Serves one stream to its end. Dropping the future closes the stream.
 pub(super) async fn run<S: Session>(
     shared: Arc<Shared>,
-    identity: Option<SpiffeId>,
+    caller: Option<Caller>,
     requests: Streaming<S::Request>,
     responses: Responses<S>,
 ) {
@@ -37,7 +42,7 @@ pub(super) async fn run<S: Session>(
     let served = tokio::select! {
         biased; // a shutdown ends streams that never pause
         () = shutdown.cancelled() => Err(Status::unavailable("the control plane is shutting down")),
-        served = serve::<S>(&shared, identity, requests, &responses) => served,
+        served = serve::<S>(&shared, caller, requests, &responses) => served,
     };
     if let Err(status) = served {
         tracing::debug!(code = ?status.code(), reason = status.message(), "discovery stream ended");
@@ -48,7 +53,7 @@ pub(super) async fn run<S: Session>(
 
 async fn serve<S: Session>(
     shared: &Shared,
-    identity: Option<SpiffeId>,
+    caller: Option<Caller>,
     mut requests: Streaming<S::Request>,
     responses: &Responses<S>,
 ) -> Result<(), Status> {
@@ -63,7 +68,7 @@ async fn serve<S: Session>(
     };
     let node = S::take_node(&mut first)
         .ok_or_else(|| refuse("node", Status::invalid_argument("the first request of a stream needs a node")))?;
-    let client = node::check(&node, identity).map_err(|error| refuse("node", status_of(&error)))?;
+    let mut client = node::check(&node, caller).map_err(|error| refuse("node", status_of(&error)))?;
     let registration = shared
         .proxies
         .register(&client, S::VARIANT)
@@ -72,6 +77,11 @@ async fn serve<S: Session>(
     let _ = tokio::time::timeout(SYNC, shared.registry.wait_synced()).await;
     if !shared.registry.synced() {
         return Err(refuse("unsynced", Status::unavailable("the sources are not synced yet")));
+    }
+    if let Some(pod) = client.pod.clone()
+        && let Some(pod) = pod_of(shared, &pod).await
+    {
+        client.join(&pod.workload).map_err(|error| refuse("node", status_of(&error)))?;
     }
     let turn = shared.admission.turn().await;
     let turn = turn.ok_or_else(|| refuse("busy", Status::unavailable("too many clients are synchronising")))?;
@@ -87,9 +97,19 @@ async fn serve<S: Session>(
     stream.serve(requests, responses, turn).await
 }
 
+/// The pod of a client; it may be so new that the mesh has it only in a moment.
+async fn pod_of(shared: &Shared, pod: &Key) -> Option<Arc<WorkloadView>> {
+    let mut meshes = shared.registry.subscribe();
+    let there = meshes.wait_for(|mesh| mesh.workload(pod).is_some());
+    let mesh = tokio::time::timeout(NEW_POD, there).await.ok()?.ok()?;
+    mesh.workload(pod).cloned()
+}
+
 fn status_of(error: &node::NodeError) -> Status {
     match error {
-        node::NodeError::Mismatch { .. } => Status::permission_denied(error.to_string()),
+        node::NodeError::Mismatch { .. } | node::NodeError::OtherWorkload { .. } => {
+            Status::permission_denied(error.to_string())
+        }
         node::NodeError::Missing(_) | node::NodeError::TooLong(_) | node::NodeError::BadAddress(_) => {
             Status::invalid_argument(error.to_string())
         }

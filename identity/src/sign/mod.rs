@@ -17,12 +17,12 @@ use time::OffsetDateTime;
 
 use crate::csr::CheckedCsr;
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::store::StoreError;
+use crate::store::{Files, Store, StoreError};
 use crate::svid::{SvidError, TrustBundle, certificate_pem};
 
 mod state;
 
-use state::{CaState, StateDir};
+use state::{CaState, Given, StateDir};
 
 /// Issues workload certificates.
 pub trait Signer: Send + Sync {
@@ -148,8 +148,23 @@ impl BuiltInCa {
     /// [`SignError::Store`], in particular when others may read the directory or a key; [`SignError::Corrupt`];
     /// [`SignError::TrustDomain`] when the directory belongs to another trust domain.
     pub fn open(dir: &Path, domain: &TrustDomain) -> Result<Self, SignError> {
-        let (dir, state) = StateDir::open(dir, domain, SystemTime::now())?;
+        let (dir, state) = StateDir::open(Store::open(dir)?, domain, SystemTime::now())?;
         Ok(Self::with(domain, Some(dir), state))
+    }
+
+    /// The authority whose files are kept by the caller, who stores [`Self::files`] whenever a step has changed them;
+    /// of several that make a root at once, the caller decides whose is kept. Without files, root and key are made.
+    ///
+    /// # Errors
+    /// [`SignError::Corrupt`]; [`SignError::TrustDomain`] when the files belong to another trust domain.
+    pub fn from_kept(files: Files, domain: &TrustDomain) -> Result<Self, SignError> {
+        let (dir, state) = StateDir::open(Store::memory(files), domain, SystemTime::now())?;
+        Ok(Self::with(domain, Some(dir), state))
+    }
+
+    /// The files to keep, of an authority [`Self::from_kept`].
+    pub fn files(&self) -> Option<Files> {
+        self.dir.as_ref()?.files()
     }
 
     /// An authority made elsewhere: PEM files with its certificate (followed by intermediates, if it is no root), its
@@ -165,6 +180,25 @@ impl BuiltInCa {
         domain: &TrustDomain,
     ) -> Result<Self, SignError> {
         Ok(Self::with(domain, None, CaState::from_files(certificate, key, roots)?))
+    }
+
+    /// As [`Self::from_files`], of the content of the files.
+    ///
+    /// # Errors
+    /// [`SignError::Corrupt`].
+    pub fn from_pem(
+        certificate: &[u8],
+        key: &[u8],
+        roots: Option<&[u8]>,
+        domain: &TrustDomain,
+    ) -> Result<Self, SignError> {
+        let given = |name, pem| Given { name, pem };
+        let state = CaState::given(
+            given("tls.crt", certificate),
+            given("tls.key", key),
+            roots.map(|pem| given("ca.crt", pem)),
+        )?;
+        Ok(Self::with(domain, None, state))
     }
 
     /// The same authority with other limits.

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{Rotation, SignError, serial};
 use crate::spiffe::TrustDomain;
-use crate::store::{Store, read_file};
+use crate::store::{Files, Store, read_file};
 use crate::svid::{self, TrustBundle, certificate_pem};
 
 /// What signs now and what is trusted now.
@@ -29,6 +29,13 @@ pub(super) struct CaState {
     pub(super) bundle: Arc<TrustBundle>,
     pub(super) phase: Rotation,
     record: Option<Record>,
+}
+
+/// Something that was given: its PEM text, and its name for people.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) name: &'a str,
+    pub(super) pem: &'a [u8],
 }
 
 /// A certificate that may sign, with its key.
@@ -58,8 +65,8 @@ pub(super) struct StateDir {
 }
 
 impl StateDir {
-    pub(super) fn open(dir: &Path, domain: &TrustDomain, now: SystemTime) -> Result<(Self, CaState), SignError> {
-        let this = Self { store: Store::open(dir)? };
+    pub(super) fn open(store: Store, domain: &TrustDomain, now: SystemTime) -> Result<(Self, CaState), SignError> {
+        let this = Self { store };
         let record = match this.record()? {
             Some(record) => record,
             None => this.first_start(domain, now)?,
@@ -71,6 +78,11 @@ impl StateDir {
         let state = this.load(record)?;
         this.publish(&state)?;
         Ok((this, state))
+    }
+
+    /// The files, when they are in memory.
+    pub(super) fn files(&self) -> Option<Files> {
+        self.store.files()
     }
 
     pub(super) fn begin(&self, domain: &TrustDomain, state: &CaState, now: SystemTime) -> Result<CaState, SignError> {
@@ -144,13 +156,27 @@ impl StateDir {
 
 impl CaState {
     pub(super) fn from_files(certificate: &Path, key: &Path, roots: Option<&Path>) -> Result<Self, SignError> {
-        let name = certificate.display().to_string();
-        let mut chain = svid::certificates(&read_file(certificate)?).map_err(|e| corrupt(&name, &e))?;
-        let issuing = chain.first().cloned().ok_or_else(|| corrupt(&name, &"no certificate"))?;
+        let name = |path: &Path| path.display().to_string();
+        let roots = match roots {
+            Some(path) => Some((name(path), read_file(path)?)),
+            None => None,
+        };
+        let roots = roots.as_ref().map(|(name, pem)| Given { name, pem });
+        let (certificate_pem, key_pem) = (read_file(certificate)?, read_file(key)?);
+        Self::given(
+            Given { name: &name(certificate), pem: &certificate_pem },
+            Given { name: &name(key), pem: &key_pem },
+            roots,
+        )
+    }
+
+    /// An authority made elsewhere.
+    pub(super) fn given(certificate: Given<'_>, key: Given<'_>, roots: Option<Given<'_>>) -> Result<Self, SignError> {
+        let Given { name, pem } = certificate;
+        let mut chain = svid::certificates(pem).map_err(|e| corrupt(name, &e))?;
+        let issuing = chain.first().cloned().ok_or_else(|| corrupt(name, &"no certificate"))?;
         let mut trusted = match roots {
-            Some(path) => {
-                svid::certificates(&read_file(path)?).map_err(|e| corrupt(&path.display().to_string(), &e))?
-            }
+            Some(Given { name, pem }) => svid::certificates(pem).map_err(|e| corrupt(name, &e))?,
             None => Vec::new(),
         };
         if let Some(last) = chain.last()
@@ -159,11 +185,10 @@ impl CaState {
             trusted.extend(chain.pop());
         }
         let bundle = TrustBundle::from_roots(trusted)
-            .map_err(|e| corrupt(&name, &format!("{e}; the chain does not end in a root and no roots were given")))?;
+            .map_err(|e| corrupt(name, &format!("{e}; the chain does not end in a root and no roots were given")))?;
         chain.retain(|cert| !bundle.roots().contains(cert));
-        let key_text = read_file(key)?;
-        let issuer = Authority::new(&issuing, &key_text, chain)
-            .map_err(|e| corrupt(&format!("{name} with {}", key.display()), &e))?;
+        let issuer =
+            Authority::new(&issuing, key.pem, chain).map_err(|e| corrupt(&format!("{name} with {}", key.name), &e))?;
         Ok(Self { issuer, bundle: Arc::new(bundle), phase: Rotation::Steady, record: None })
     }
 }

@@ -1,16 +1,15 @@
 //! A file as a sequence of YAML documents, each one object. All errors of a file are found, not only the first.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::Location;
 
-use super::manifest::{self, Converted};
+use super::super::object::{self, At, Converted, LastGood, Located};
 use crate::model::delta::Item;
-use crate::model::problem::{Place, Problem, Severity};
-use crate::model::{Object, ObjectRef, Origin};
+use crate::model::problem::{Place, Problem};
+use crate::model::{Object, Origin};
 
 /// What a good file holds.
 #[derive(Debug, Default)]
@@ -19,9 +18,6 @@ pub(super) struct Read {
     /// What is wrong though the file is usable.
     pub(super) problems: Vec<Problem>,
 }
-
-/// The last good value of an object of the same file.
-pub(super) type LastGood<'a> = &'a dyn Fn(&ObjectRef) -> Option<Object>;
 
 /// Reads `text`, the content of `file`.
 ///
@@ -68,30 +64,9 @@ fn is_blank(line: &str) -> bool {
     line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "..."
 }
 
-/// A value and where in its document it stands.
-#[derive(Debug)]
-pub(super) struct Located<T> {
-    value: T,
-    pub(super) at: Location,
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Spanned::deserialize(deserializer).map(|Spanned { value, defined, .. }| Self { value, at: defined })
-    }
-}
-
-impl<T> Deref for Located<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
 /// A document and where it stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Document<'a> {
+struct Document<'a> {
     file: &'a Arc<str>,
     /// Its first line in the file, from 1.
     line: u32,
@@ -114,11 +89,12 @@ impl Document<'_> {
             return Err(Problem::file(self.first_line(), reason));
         };
         let (group, _) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let at = At::document(self.file, self.line);
         let converted = match (&*api_version, &**kind) {
-            ("v1", "Service") => manifest::service(self, &self.parse()?, last),
-            ("v1", "Namespace") => manifest::namespace(self, &self.parse()?, last),
-            ("discovery.k8s.io/v1", "EndpointSlice") => manifest::endpoint_slice(self, &self.parse()?),
-            ("tulle.io/v1alpha1", "Workload") => manifest::workload(self, &self.parse()?),
+            ("v1", "Service") => object::service(&at, &self.parse()?, last),
+            ("v1", "Namespace") => object::namespace(&at, &self.parse()?, last),
+            ("discovery.k8s.io/v1", "EndpointSlice") => object::endpoint_slice(&at, &self.parse()?),
+            ("tulle.io/v1alpha1", "Workload") => object::workload(&at, &self.parse()?),
             ("v1", "List") => {
                 Err(Problem::file(self.place(&kind.at), "a List is not read: write its items as documents"))
             }
@@ -145,28 +121,11 @@ impl Document<'_> {
         })
     }
 
-    /// Where in the file something of this document stands.
-    pub(super) fn place(&self, location: &Location) -> Place {
-        let line = u32::try_from(location.line()).unwrap_or(u32::MAX);
-        Place {
-            file: self.file.clone(),
-            line: self.line.saturating_add(line).saturating_sub(1),
-            column: u32::try_from(location.column()).unwrap_or(0),
-        }
+    fn place(&self, location: &Location) -> Place {
+        At::document(self.file, self.line).place(location).unwrap_or_else(|| self.first_line())
     }
 
     fn first_line(&self) -> Place {
         Place { file: self.file.clone(), line: self.line, column: 0 }
-    }
-
-    /// The reason why the whole file is not used, at `location`.
-    pub(super) fn error(
-        &self,
-        object: &ObjectRef,
-        field: &str,
-        location: &Location,
-        reason: impl Into<Box<str>>,
-    ) -> Problem {
-        Problem::new(Severity::Error, object.clone(), field, reason).at(self.place(location))
     }
 }

@@ -9,7 +9,6 @@
 
 mod documents;
 mod files;
-mod manifest;
 mod scan;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::super::documents::{Document, Located};
+use super::at::{At, Located};
 use crate::model::annotations;
 use crate::model::{Key, Kind, Labels, ObjectRef, Policy, Problem, Severity};
 
@@ -13,14 +13,17 @@ use crate::model::{Key, Kind, Labels, ObjectRef, Policy, Problem, Severity};
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// The part of `metadata` that Tulle reads.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Meta {
+pub(in crate::source) struct Meta {
     name: Located<String>,
     namespace: Option<Located<String>>,
     labels: Option<BTreeMap<String, Option<String>>>,
     annotations: Option<BTreeMap<String, Option<Located<String>>>>,
     creation_timestamp: Option<String>,
+    deletion_timestamp: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
 impl Meta {
@@ -28,7 +31,7 @@ impl Meta {
     ///
     /// # Errors
     /// When a name is not one Kubernetes would accept.
-    pub(super) fn reference(&self, document: &Document<'_>, kind: Kind) -> Result<ObjectRef, Problem> {
+    pub(super) fn reference(&self, at: &At<'_>, kind: Kind) -> Result<ObjectRef, Problem> {
         let name: Arc<str> = self.name.as_str().into();
         let namespace: Arc<str> = match (&kind, &self.namespace) {
             (Kind::Namespace, _) => name.clone(),
@@ -40,7 +43,7 @@ impl Meta {
         for (field, text) in named {
             if let Some(text) = text.filter(|text| !is_name(text)) {
                 let reason = format!("\"{}\" is not a name: use a-z, 0-9, - and . (at most 253)", text.as_str());
-                return Err(document.error(&object, field, &text.at, reason));
+                return Err(at.error(&object, field, &text.at, reason));
             }
         }
         Ok(object)
@@ -55,17 +58,40 @@ impl Meta {
         self.labels.as_ref()?.get(key)?.as_deref()
     }
 
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key)?.as_ref().map(|value| value.as_str())
+    }
+
+    /// Its name as written.
+    pub(in crate::source) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Its namespace as written.
+    pub(in crate::source) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_ref().map(|namespace| namespace.as_str())
+    }
+
+    /// The version an API gave it.
+    pub(in crate::source) fn resource_version(&self) -> Option<&str> {
+        self.resource_version.as_deref()
+    }
+
+    pub(super) fn uid(&self) -> Option<Arc<str>> {
+        self.uid.as_deref().map(Into::into)
+    }
+
+    /// Whether somebody asked for its end.
+    pub(super) fn ends(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
     pub(super) fn created(&self) -> Option<Arc<str>> {
         self.creation_timestamp.as_deref().map(Into::into)
     }
 
     /// The policy annotations; a wrong value keeps the one `last` has, and is a problem.
-    pub(super) fn policy(
-        &self,
-        document: &Document<'_>,
-        object: &ObjectRef,
-        last: Option<&Policy>,
-    ) -> (Policy, Vec<Problem>) {
+    pub(super) fn policy(&self, at: &At<'_>, object: &ObjectRef, last: Option<&Policy>) -> (Policy, Vec<Problem>) {
         let mut policy = Policy::default();
         let mut problems = Vec::new();
         for (key, value) in self.annotations.iter().flatten() {
@@ -80,7 +106,7 @@ impl Meta {
             let field = format!("metadata.annotations[{key}]");
             let mut problem = Problem::new(Severity::Warning, object.clone(), &field, rejected.reason);
             problem.example = rejected.example.map(Into::into);
-            problem.place = value.as_ref().map(|value| document.place(&value.at));
+            problem.place = value.as_ref().and_then(|value| at.place(&value.at));
             problems.push(problem);
         }
         (policy, problems)

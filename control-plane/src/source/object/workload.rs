@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
-use super::super::documents::{Document, Located};
 use super::Converted;
+use super::at::{At, Located};
 use super::meta::Meta;
 use crate::model::workload::WorkloadPort;
 use crate::model::{Health, Key, Kind, Locality, Object, ObjectRef, Port, Problem, Protocol, Workload};
@@ -18,21 +18,24 @@ use crate::model::{Health, Key, Kind, Locality, Object, ObjectRef, Port, Problem
 const MAX_WEIGHT: u32 = 10_000;
 
 /// Account of workloads that name none, as in Kubernetes.
-const DEFAULT_ACCOUNT: &str = "default";
+pub(super) const DEFAULT_ACCOUNT: &str = "default";
 
 /// A Workload as written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in super::super) struct WorkloadManifest {
+pub(in crate::source) struct WorkloadManifest {
     #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
+    _api_version: Option<IgnoredAny>,
     #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    metadata: Meta,
+    _kind: Option<IgnoredAny>,
+    pub(in crate::source) metadata: Meta,
     spec: Spec,
+    /// Written by the control plane, read by nobody here.
+    #[serde(rename = "status")]
+    _status: Option<IgnoredAny>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
     addresses: Located<Vec<Located<String>>>,
@@ -48,7 +51,7 @@ struct Spec {
     health: HealthManifest,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PortManifest {
     name: Option<String>,
@@ -66,13 +69,13 @@ enum HealthManifest {
     Draining,
 }
 
-pub(in super::super) fn workload(document: &Document<'_>, manifest: &WorkloadManifest) -> Result<Converted, Problem> {
-    let object = manifest.metadata.reference(document, Kind::Workload)?;
+pub(in crate::source) fn workload(at: &At<'_>, manifest: &WorkloadManifest) -> Result<Converted, Problem> {
+    let object = manifest.metadata.reference(at, Kind::Workload)?;
     let spec = &manifest.spec;
     let weight = match &spec.weight {
         Some(weight) if !(1..=MAX_WEIGHT).contains(&**weight) => {
             let reason = format!("a weight is from 1 to {MAX_WEIGHT}");
-            return Err(document.error(&object, "spec.weight", &weight.at, reason));
+            return Err(at.error(&object, "spec.weight", &weight.at, reason));
         }
         Some(weight) => **weight,
         None => 1,
@@ -80,13 +83,14 @@ pub(in super::super) fn workload(document: &Document<'_>, manifest: &WorkloadMan
     let workload = Workload {
         created: manifest.metadata.created(),
         labels: manifest.metadata.labels(),
-        addresses: addresses(document, &object, &spec.addresses)?,
-        service_account: account(document, &object, spec.service_account.as_ref())?,
+        addresses: addresses(at, &object, &spec.addresses)?,
+        service_account: account(at, &object, spec.service_account.as_ref())?,
         owner: spec.workload.as_ref().map_or_else(|| object.key.name.clone(), |owner| owner.as_str().into()),
-        ports: ports(document, &object, &spec.ports)?,
+        ports: ports(at, &object, &spec.ports)?,
         locality: Locality::new(spec.region.as_deref().unwrap_or_default(), spec.zone.as_deref().unwrap_or_default()),
         weight,
         meshed: spec.meshed.unwrap_or(true),
+        pod: None,
         health: match spec.health {
             HealthManifest::Ready => Health::Ready,
             HealthManifest::Unready => Health::Unready,
@@ -97,16 +101,11 @@ pub(in super::super) fn workload(document: &Document<'_>, manifest: &WorkloadMan
     Ok(Converted { object: Some(Object::Workload(Arc::new(workload))), problems: Vec::new() })
 }
 
-fn addresses(
-    document: &Document<'_>,
-    object: &ObjectRef,
-    written: &Located<Vec<Located<String>>>,
-) -> Result<Vec<IpAddr>, Problem> {
+fn addresses(at: &At<'_>, object: &ObjectRef, written: &Located<Vec<Located<String>>>) -> Result<Vec<IpAddr>, Problem> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for text in &**written {
-        let wrong = |reason: String| {
-            document.error(object, "spec.addresses", &text.at, reason).example("[10.1.2.3, \"fd00::3\"]")
-        };
+        let wrong =
+            |reason: String| at.error(object, "spec.addresses", &text.at, reason).example("[10.1.2.3, \"fd00::3\"]");
         let address =
             text.parse::<IpAddr>().map_err(|_| wrong(format!("\"{}\" is not an IP address", text.as_str())))?;
         if address.is_unspecified() || address.is_multicast() {
@@ -118,18 +117,14 @@ fn addresses(
         addresses.push(address);
     }
     if addresses.is_empty() {
-        let problem = document.error(object, "spec.addresses", &written.at, "a workload has at least one address");
+        let problem = at.error(object, "spec.addresses", &written.at, "a workload has at least one address");
         return Err(problem.example("[10.1.2.3]"));
     }
     Ok(addresses)
 }
 
 /// The account, which has to be one an identity can be made of.
-fn account(
-    document: &Document<'_>,
-    object: &ObjectRef,
-    written: Option<&Located<String>>,
-) -> Result<Arc<str>, Problem> {
+fn account(at: &At<'_>, object: &ObjectRef, written: Option<&Located<String>>) -> Result<Arc<str>, Problem> {
     let account = written.map_or(DEFAULT_ACCOUNT, |text| text.as_str());
     // Which trust domain is of no matter here: any one does.
     let id = TrustDomain::parse("any").and_then(|any| SpiffeId::workload(&any, &object.key.namespace, account));
@@ -137,7 +132,7 @@ fn account(
         (Ok(_), _) => Ok(account.into()),
         (Err(error), Some(text)) => {
             let reason = format!("no identity can be made of it: {error}");
-            Err(document.error(object, "spec.serviceAccount", &text.at, reason))
+            Err(at.error(object, "spec.serviceAccount", &text.at, reason))
         }
         (Err(error), None) => {
             let reason = format!("no identity can be made of it: {error}");
@@ -146,12 +141,12 @@ fn account(
     }
 }
 
-fn ports(document: &Document<'_>, object: &ObjectRef, written: &[PortManifest]) -> Result<Vec<WorkloadPort>, Problem> {
+fn ports(at: &At<'_>, object: &ObjectRef, written: &[PortManifest]) -> Result<Vec<WorkloadPort>, Problem> {
     let mut ports = Vec::new();
     for (index, written) in written.iter().enumerate() {
         let field = format!("spec.ports[{index}].port");
         let Some(port) = Port::new(*written.port) else {
-            return Err(document.error(object, &field, &written.port.at, "0 is not a port"));
+            return Err(at.error(object, &field, &written.port.at, "0 is not a port"));
         };
         if written.protocol.as_deref().is_some_and(|transport| transport != "TCP") {
             continue;

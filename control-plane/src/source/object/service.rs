@@ -1,26 +1,28 @@
 //! `v1 Service`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
-use super::super::documents::{Document, LastGood, Located};
 use super::Converted;
+use super::at::{At, LastGood, Located};
 use super::meta::Meta;
 use crate::model::service::{ServicePort, TargetPort};
 use crate::model::{Kind, Object, ObjectRef, Port, Problem, Protocol, Service, Severity};
 
 /// A Service as written.
-#[derive(Debug, Deserialize)]
-pub(in super::super) struct ServiceManifest {
-    metadata: Meta,
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::source) struct ServiceManifest {
+    pub(in crate::source) metadata: Meta,
     #[serde(default)]
     spec: Spec,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
     r#type: Option<Located<String>>,
@@ -34,34 +36,65 @@ struct Spec {
     publish_not_ready_addresses: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PortManifest {
     name: Option<String>,
     port: Located<u16>,
     protocol: Option<String>,
     app_protocol: Option<String>,
-    target_port: Option<Located<String>>,
+    target_port: Option<Located<NumberOrName>>,
 }
 
-pub(in super::super) fn service(
-    document: &Document<'_>,
+/// `8080` or `web`: a number in an API, either in a file.
+#[derive(Clone, Debug)]
+struct NumberOrName(String);
+
+impl<'de> Deserialize<'de> for NumberOrName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = NumberOrName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port number or name")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<NumberOrName, E> {
+                Ok(NumberOrName(text.to_owned()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<NumberOrName, E> {
+                Ok(NumberOrName(number.to_string()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<NumberOrName, E> {
+                Ok(NumberOrName(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+pub(in crate::source) fn service(
+    at: &At<'_>,
     manifest: &ServiceManifest,
     last: LastGood<'_>,
 ) -> Result<Converted, Problem> {
-    let object = manifest.metadata.reference(document, Kind::Service)?;
+    let object = manifest.metadata.reference(at, Kind::Service)?;
     let spec = &manifest.spec;
     if let Some(kind) = spec.r#type.as_ref().filter(|kind| kind.as_str() == "ExternalName") {
         let reason = "services of type ExternalName are not supported yet: connections to it pass through";
-        let problem = Problem::new(Severity::Info, object, "spec.type", reason).at(document.place(&kind.at));
+        let problem =
+            Problem { place: at.place(&kind.at), ..Problem::new(Severity::Info, object, "spec.type", reason) };
         return Ok(Converted { object: None, problems: vec![problem] });
     }
     let last = match last(&object) {
         Some(Object::Service(service)) => Some(service.policy.clone()),
         Some(Object::Namespace(_) | Object::EndpointSlice(_) | Object::Workload(_)) | None => None,
     };
-    let (policy, mut problems) = manifest.metadata.policy(document, &object, last.as_ref());
-    let ports = ports(document, &object, spec, &mut problems)?;
+    let (policy, mut problems) = manifest.metadata.policy(at, &object, last.as_ref());
+    let ports = ports(at, &object, spec, &mut problems)?;
     if ports.is_empty() {
         let reason = "it has no TCP port, so there is nothing for a mesh to do";
         problems.push(Problem::new(Severity::Info, object, "spec.ports", reason));
@@ -71,7 +104,7 @@ pub(in super::super) fn service(
     let service = Service {
         created: manifest.metadata.created(),
         selector: selector.map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
-        cluster_ips: cluster_ips(document, &object, spec)?,
+        cluster_ips: cluster_ips(at, &object, spec)?,
         ports,
         prefer_close: spec.traffic_distribution.as_deref().is_some_and(|value| value.starts_with("Prefer")),
         publish_unready: spec.publish_not_ready_addresses.unwrap_or(false),
@@ -82,7 +115,7 @@ pub(in super::super) fn service(
 }
 
 /// The addresses; none for a headless service, and for one that was given none yet.
-fn cluster_ips(document: &Document<'_>, object: &ObjectRef, spec: &Spec) -> Result<Vec<IpAddr>, Problem> {
+fn cluster_ips(at: &At<'_>, object: &ObjectRef, spec: &Spec) -> Result<Vec<IpAddr>, Problem> {
     let written: Vec<_> = match &spec.cluster_ips {
         Some(all) if !all.is_empty() => all.iter().map(|ip| ("spec.clusterIPs", ip)).collect(),
         Some(_) | None => spec.cluster_ip.iter().map(|ip| ("spec.clusterIP", ip)).collect(),
@@ -91,7 +124,7 @@ fn cluster_ips(document: &Document<'_>, object: &ObjectRef, spec: &Spec) -> Resu
     for (field, text) in written.into_iter().filter(|(_, text)| !["None", ""].contains(&text.as_str())) {
         let address = text.parse().map_err(|_| {
             let reason = format!("\"{}\" is not an IP address", text.as_str());
-            document.error(object, field, &text.at, reason).example("10.96.0.12")
+            at.error(object, field, &text.at, reason).example("10.96.0.12")
         })?;
         addresses.push(address);
     }
@@ -99,7 +132,7 @@ fn cluster_ips(document: &Document<'_>, object: &ObjectRef, spec: &Spec) -> Resu
 }
 
 fn ports(
-    document: &Document<'_>,
+    at: &At<'_>,
     object: &ObjectRef,
     spec: &Spec,
     problems: &mut Vec<Problem>,
@@ -113,16 +146,16 @@ fn ports(
             continue;
         }
         let Some(port) = Port::new(*written.port) else {
-            return Err(document.error(object, &field("port"), &written.port.at, "0 is not a port"));
+            return Err(at.error(object, &field("port"), &written.port.at, "0 is not a port"));
         };
         if ports.iter().any(|known| known.port == port) {
             let reason = format!("port {port} is in the list twice");
-            return Err(document.error(object, &field("port"), &written.port.at, reason));
+            return Err(at.error(object, &field("port"), &written.port.at, reason));
         }
         let name = written.name.as_deref().unwrap_or_default();
         let target = target(written, port).map_err(|reason| {
             let location = written.target_port.as_ref().map_or(&written.port.at, |target| &target.at);
-            document.error(object, &field("targetPort"), location, reason)
+            at.error(object, &field("targetPort"), location, reason)
         })?;
         let protocol = Protocol::declared(written.app_protocol.as_deref(), name);
         ports.push(ServicePort { name: name.into(), port, target, protocol });
@@ -133,9 +166,9 @@ fn ports(
 fn target(written: &PortManifest, port: Port) -> Result<TargetPort, String> {
     match &written.target_port {
         None => Ok(TargetPort::Number(port)),
-        Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
-            text.parse().map(TargetPort::Number).map_err(|_| format!("\"{}\" is not a port", text.as_str()))
+        Some(text) if text.0.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+            text.0.parse().map(TargetPort::Number).map_err(|_| format!("\"{}\" is not a port", text.0))
         }
-        Some(name) => Ok(TargetPort::Name(name.as_str().into())),
+        Some(name) => Ok(TargetPort::Name(name.0.as_str().into())),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::super::documents::{Document, Located};
 use super::Converted;
+use super::at::{At, Located};
 use super::meta::Meta;
 use crate::model::endpoint::{SliceEndpoint, SlicePort};
 use crate::model::{EndpointSlice, Health, Kind, Locality, Object, ObjectRef, Port, Problem, Protocol, Severity};
@@ -15,10 +15,10 @@ use crate::model::{EndpointSlice, Health, Kind, Locality, Object, ObjectRef, Por
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice as written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in super::super) struct EndpointSliceManifest {
-    metadata: Meta,
+pub(in crate::source) struct EndpointSliceManifest {
+    pub(in crate::source) metadata: Meta,
     address_type: Option<Located<String>>,
     #[serde(default)]
     endpoints: Option<Vec<EndpointManifest>>,
@@ -26,21 +26,21 @@ pub(in super::super) struct EndpointSliceManifest {
     ports: Option<Vec<PortManifest>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct EndpointManifest {
     addresses: Vec<Located<String>>,
     conditions: Option<Conditions>,
     zone: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 struct Conditions {
     ready: Option<bool>,
     serving: Option<bool>,
     terminating: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PortManifest {
     name: Option<String>,
@@ -49,11 +49,8 @@ struct PortManifest {
     app_protocol: Option<String>,
 }
 
-pub(in super::super) fn endpoint_slice(
-    document: &Document<'_>,
-    manifest: &EndpointSliceManifest,
-) -> Result<Converted, Problem> {
-    let object = manifest.metadata.reference(document, Kind::EndpointSlice)?;
+pub(in crate::source) fn endpoint_slice(at: &At<'_>, manifest: &EndpointSliceManifest) -> Result<Converted, Problem> {
+    let object = manifest.metadata.reference(at, Kind::EndpointSlice)?;
     let unused = |field: &str, reason: &str| Converted {
         object: None,
         problems: vec![Problem::new(Severity::Info, object.clone(), field, reason)],
@@ -69,14 +66,14 @@ pub(in super::super) fn endpoint_slice(
         let health = endpoint.conditions.as_ref().map_or(Health::Ready, Conditions::health);
         let locality = Locality::new("", endpoint.zone.as_deref().unwrap_or_default());
         for text in &endpoint.addresses {
-            let address = address(document, &object, text)?;
+            let address = address(at, &object, text)?;
             endpoints.push(SliceEndpoint { address, health, locality: locality.clone() });
         }
     }
     let slice = EndpointSlice {
         created: manifest.metadata.created(),
         service: service.into(),
-        ports: ports(document, &object, manifest)?,
+        ports: ports(at, &object, manifest)?,
         endpoints,
         key: object.key,
     };
@@ -95,18 +92,14 @@ impl Conditions {
     }
 }
 
-fn address(document: &Document<'_>, object: &ObjectRef, text: &Located<String>) -> Result<IpAddr, Problem> {
+fn address(at: &At<'_>, object: &ObjectRef, text: &Located<String>) -> Result<IpAddr, Problem> {
     text.parse().map_err(|_| {
         let reason = format!("\"{}\" is not an IP address", text.as_str());
-        document.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3")
+        at.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3")
     })
 }
 
-fn ports(
-    document: &Document<'_>,
-    object: &ObjectRef,
-    manifest: &EndpointSliceManifest,
-) -> Result<Vec<SlicePort>, Problem> {
+fn ports(at: &At<'_>, object: &ObjectRef, manifest: &EndpointSliceManifest) -> Result<Vec<SlicePort>, Problem> {
     let mut ports = Vec::new();
     let tcp = |port: &&PortManifest| port.protocol.as_deref().is_none_or(|transport| transport == "TCP");
     for written in manifest.ports.iter().flatten().filter(tcp) {
@@ -115,7 +108,7 @@ fn ports(
             continue;
         };
         let Some(port) = Port::new(**number) else {
-            return Err(document.error(object, "ports.port", &number.at, "0 is not a port"));
+            return Err(at.error(object, "ports.port", &number.at, "0 is not a port"));
         };
         let name = written.name.as_deref().unwrap_or_default();
         let protocol = Protocol::declared(written.app_protocol.as_deref(), name);

@@ -1,22 +1,26 @@
-//! The kinds of object, as they are written in manifests, and their conversion to the model.
+//! The kinds of object, as they are written, and their conversion to the model: one pure function for each kind, used by
+//! every source.
 //!
 //! Fields of Kubernetes' kinds that Tulle does not use are not looked at, known or not: a newer Kubernetes may have
 //! them. Fields of Tulle's own kinds must be known.
 
+mod at;
 mod endpoint_slice;
 mod meta;
+mod pod;
 mod service;
 mod workload;
 
 use std::sync::Arc;
 
-use super::documents::{Document, LastGood};
 use crate::model::{Kind, Namespace, Object, Problem};
-use meta::Meta;
 
-pub(super) use endpoint_slice::endpoint_slice;
-pub(super) use service::service;
-pub(super) use workload::workload;
+pub(super) use at::{At, LastGood, Located};
+pub(super) use endpoint_slice::{EndpointSliceManifest, endpoint_slice};
+pub(super) use meta::Meta;
+pub(super) use pod::{NodeManifest, Pod, PodManifest, node, pod};
+pub(super) use service::{ServiceManifest, service};
+pub(super) use workload::{WorkloadManifest, workload};
 
 /// An object, unless Tulle has no use for it, and what is wrong with it though it is usable.
 #[derive(Debug, Default)]
@@ -26,22 +30,18 @@ pub(super) struct Converted {
 }
 
 /// `v1 Namespace`.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Deserialize)]
 pub(super) struct NamespaceManifest {
-    metadata: Meta,
+    pub(super) metadata: Meta,
 }
 
-pub(super) fn namespace(
-    document: &Document<'_>,
-    manifest: &NamespaceManifest,
-    last: LastGood<'_>,
-) -> Result<Converted, Problem> {
-    let object = manifest.metadata.reference(document, Kind::Namespace)?;
+pub(super) fn namespace(at: &At<'_>, manifest: &NamespaceManifest, last: LastGood<'_>) -> Result<Converted, Problem> {
+    let object = manifest.metadata.reference(at, Kind::Namespace)?;
     let last = match last(&object) {
         Some(Object::Namespace(namespace)) => Some(namespace.policy.clone()),
         Some(Object::Service(_) | Object::EndpointSlice(_) | Object::Workload(_)) | None => None,
     };
-    let (policy, problems) = manifest.metadata.policy(document, &object, last.as_ref());
+    let (policy, problems) = manifest.metadata.policy(at, &object, last.as_ref());
     let namespace = Namespace { key: object.key, created: manifest.metadata.created(), policy };
     Ok(Converted { object: Some(Object::Namespace(Arc::new(namespace))), problems })
 }

@@ -1,0 +1,138 @@
+//! One kind, watched for good: list, watch, and again from the list when the API has forgotten where we were. Errors are
+//! told and tried again, ever more slowly, up to half a minute.
+
+use std::pin::Pin;
+
+use futures_core::Stream;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
+use kube::{Api, Client};
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+
+use super::watched::{Manifest, Watched, resource};
+
+/// A watch is begun anew after this long, so that one whose connection has died without a word is noticed.
+const WATCH_SECONDS: u32 = 60;
+
+/// Objects in one answer of a list.
+const PAGE: u32 = 500;
+
+/// Whether the mesh can do without a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It cannot.
+    Always,
+    /// It can, when the API does not have it or does not show it.
+    WhenThere,
+}
+
+/// What happened to the objects of a kind.
+pub(super) enum News<T> {
+    Event(Box<Event<Watched<T>>>),
+    /// They cannot be seen now, and why.
+    Trouble(Trouble),
+}
+
+/// Why a kind cannot be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// The API does not have the kind.
+    pub(super) absent: bool,
+    /// What to tell the user; none for what passes by itself.
+    pub(super) reason: Option<String>,
+}
+
+/// The news of a kind, without end. Dropping it ends the watch.
+pub(super) struct Follow<T> {
+    client: Client,
+    events: Events<T>,
+    backoff: DefaultBackoff,
+    /// Not before this.
+    again: Option<Instant>,
+}
+
+type Events<T> = Pin<Box<dyn Stream<Item = watcher::Result<Event<Watched<T>>>> + Send>>;
+
+impl<T: Manifest> Follow<T> {
+    pub(super) fn new(client: Client) -> Self {
+        Self { events: Self::events(&client), client, backoff: DefaultBackoff::default(), again: None }
+    }
+
+    fn events(client: &Client) -> Events<T> {
+        let api: Api<Watched<T>> = Api::all_with(client.clone(), &resource::<T>());
+        let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+        Box::pin(watcher(api, config))
+    }
+
+    /// Waits for the next news. Dropping the future loses none.
+    pub(super) async fn next(&mut self) -> News<T> {
+        if let Some(again) = self.again {
+            tokio::time::sleep_until(again).await;
+            self.again = None;
+        }
+        match self.events.next().await {
+            Some(Ok(event)) => {
+                // A list that begins may fail yet.
+                if !matches!(event, Event::Init) {
+                    self.backoff = DefaultBackoff::default();
+                }
+                News::Event(Box::new(event))
+            }
+            Some(Err(error)) => {
+                let pause = self.backoff.next().unwrap_or_default();
+                self.again = Some(Instant::now() + pause);
+                let trouble = trouble::<T>(&error);
+                tracing::warn!(kind = T::KIND, %error, again_in = ?pause, "watching failed");
+                if trouble.reason.is_some() || trouble.absent {
+                    // From the list again, so that it is seen when all is well.
+                    self.events = Self::events(&self.client);
+                }
+                News::Trouble(trouble)
+            }
+            None => {
+                self.events = Self::events(&self.client);
+                News::Trouble(Trouble { absent: false, reason: None })
+            }
+        }
+    }
+}
+
+/// What an error means to the user.
+fn trouble<T: Manifest>(error: &watcher::Error) -> Trouble {
+    let passing = Trouble { absent: false, reason: None };
+    let (status, listing) = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => (status.as_ref(), true),
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
+            (status.as_ref(), false)
+        }
+        watcher::Error::InitialListFailed(error) => {
+            let reason = format!("the API does not answer: {} are not seen: {error}", T::PLURAL);
+            return Trouble { absent: false, reason: Some(reason) };
+        }
+        watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_) | watcher::Error::NoResourceVersion => {
+            return passing;
+        }
+    };
+    let group = if T::GROUP.is_empty() { "\"\"" } else { T::GROUP };
+    match status.code {
+        404 if listing => {
+            let reason = format!("the API has no {}.{group}: its definition is not installed", T::PLURAL);
+            Trouble { absent: true, reason: Some(reason) }
+        }
+        401 | 403 => {
+            let reason = format!(
+                "the control plane may not list and watch {} (apiGroup {group}) in all namespaces, which a ClusterRole \
+                 must allow: {}",
+                T::PLURAL,
+                status.message
+            );
+            Trouble { absent: false, reason: Some(reason) }
+        }
+        // Gone: our place in the history is forgotten, and the whole is listed next.
+        code if listing && code != 410 => {
+            let reason = format!("{} cannot be listed: {}", T::PLURAL, status.message);
+            Trouble { absent: false, reason: Some(reason) }
+        }
+        _ => passing,
+    }
+}

@@ -1,0 +1,75 @@
+//! Where something that was written stands, so that a problem can say so. Objects of an API stand nowhere.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{Location, Spanned};
+
+use crate::model::problem::{Place, Problem, Severity};
+use crate::model::{Object, ObjectRef};
+
+/// The last good value of an object of the same origin.
+pub(in crate::source) type LastGood<'a> = &'a dyn Fn(&ObjectRef) -> Option<Object>;
+
+/// A value and where in its document it stands; an unknown place outside of YAML.
+#[derive(Clone, Debug)]
+pub(in crate::source) struct Located<T> {
+    value: T,
+    pub(in crate::source) at: Location,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Spanned::deserialize(deserializer).map(|Spanned { value, defined, .. }| Self { value, at: defined })
+    }
+}
+
+impl<T> Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// The document an object is written in, if it is written in one.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::source) struct At<'a> {
+    /// The file, and the first line of the document in it, from 1.
+    document: Option<(&'a Arc<str>, u32)>,
+}
+
+impl<'a> At<'a> {
+    /// For objects of an API.
+    pub(in crate::source) const NOWHERE: Self = Self { document: None };
+
+    /// In the document of `file` that starts at `line`.
+    pub(in crate::source) const fn document(file: &'a Arc<str>, line: u32) -> Self {
+        Self { document: Some((file, line)) }
+    }
+
+    /// Where in the file something of this document stands.
+    pub(in crate::source) fn place(&self, location: &Location) -> Option<Place> {
+        let (file, first) = self.document?;
+        let line = u32::try_from(location.line()).unwrap_or(u32::MAX);
+        Some(Place {
+            file: file.clone(),
+            line: first.saturating_add(line).saturating_sub(1),
+            column: u32::try_from(location.column()).unwrap_or(0),
+        })
+    }
+
+    /// The reason why the object, and with it its file, is not used, at `location`.
+    pub(in crate::source) fn error(
+        &self,
+        object: &ObjectRef,
+        field: &str,
+        location: &Location,
+        reason: impl Into<Box<str>>,
+    ) -> Problem {
+        let mut problem = Problem::new(Severity::Error, object.clone(), field, reason);
+        problem.place = self.place(location);
+        problem
+    }
+}

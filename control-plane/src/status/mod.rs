@@ -1,0 +1,27 @@
+//! What the control plane writes into a cluster: the trust bundle in every namespace. Of several replicas the leader
+//! writes.
+//!
+//! Nothing written here is read by a source, so that a write never makes another.
+
+/// Who leads.
+mod lease;
+
+/// The trust bundle in every namespace.
+mod bundles;
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::watch;
+use tulle_identity::svid::TrustBundle;
+
+use crate::registry::Mesh;
+use bundles::Bundles;
+use lease::Lease;
+
+/// Writes for as long as it runs. Dropping the future ends it; another replica leads a few seconds later.
+pub(crate) async fn run(client: Client, mesh: watch::Receiver<Arc<Mesh>>, trust: watch::Receiver<Arc<TrustBundle>>) {
+    let (leads, leading) = watch::channel(false);
+    let lease = Lease::new(client.clone());
+    tokio::join!(lease.keep(leads), Bundles::new(client, leading).run(mesh, trust));
+}
