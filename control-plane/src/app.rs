@@ -170,15 +170,15 @@ struct Keys {
 
 /// Opens the keys. In a cluster it waits for an API that does not answer yet.
 async fn keys(settings: &Settings) -> anyhow::Result<Keys> {
-    match settings.source {
+    match &settings.source {
         Source::File => {
             // First, because it makes the state directory.
             let issuer = TokenIssuer::open(&settings.state_dir).context("opening the token key")?;
             let authority = Authority::open(settings).context("opening the certificate authority")?;
             Ok(Keys { issuer, authority: Arc::new(authority), client: None })
         }
-        Source::Kubernetes => {
-            let client = kube::client().await.context("no cluster to be seen")?;
+        Source::Kubernetes(kubeconfig) => {
+            let client = kube::client(kubeconfig.as_deref()).await.context("no cluster to be seen")?;
             let (store, ca, issuer) = loop {
                 match SecretStore::open(client.clone(), settings).await {
                     Ok(opened) => break opened,

@@ -40,12 +40,13 @@ pub struct Settings {
 }
 
 /// Where objects and keys come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A directory of manifests; keys are in the state directory.
     File,
-    /// The API of the cluster this process runs in, or of the one `KUBECONFIG` names; keys are in a Secret.
-    Kubernetes,
+    /// The API of the cluster this process runs in, or of the one this kubeconfig file or `KUBECONFIG` names; keys are in
+    /// a Secret.
+    Kubernetes(Option<PathBuf>),
 }
 
 /// Files of an issuing certificate.
@@ -128,6 +129,9 @@ struct Args {
     /// Where objects come from: file (--config-dir), or kubernetes, the API of the cluster this runs in
     #[arg(long, env = "TULLE_SOURCE", value_name = "SOURCE", default_value = "file")]
     source: String,
+    /// The cluster of --source kubernetes, when this does not run in it
+    #[arg(long, env = "TULLE_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Directory of manifests to serve; watched for changes
     #[arg(long, env = "TULLE_CONFIG_DIR", value_name = "DIR")]
     config_dir: Option<PathBuf>,
@@ -208,7 +212,10 @@ impl Args {
                 None
             }
         };
-        let source = source(&mut mistakes, &self.source, self.config_dir.is_some());
+        let source = source(&mut mistakes, &self.source, self.config_dir.is_some(), self.kubeconfig);
+        if ca.is_some() && matches!(source, Some(Source::Kubernetes(_))) {
+            mistakes.push("--ca-cert is for --source file: in a cluster the Secret tulle-ca holds it".to_owned());
+        }
         let json = match self.log_format.as_str() {
             "text" => false,
             "json" => true,
@@ -246,10 +253,10 @@ pub(crate) fn not_loopback(address: SocketAddr) -> String {
     format!("--xds-plaintext-address {address}: without TLS only a loopback address such as 127.0.0.1:15010 is served")
 }
 
-fn source(mistakes: &mut Vec<String>, text: &str, config_dir: bool) -> Option<Source> {
+fn source(mistakes: &mut Vec<String>, text: &str, config_dir: bool, kubeconfig: Option<PathBuf>) -> Option<Source> {
     match (text, config_dir) {
         ("file", true) => return Some(Source::File),
-        ("kubernetes", false) => return Some(Source::Kubernetes),
+        ("kubernetes", false) => return Some(Source::Kubernetes(kubeconfig)),
         ("file", false) => mistakes.push("--config-dir is needed: the directory of manifests to serve".to_owned()),
         ("kubernetes", true) => mistakes.push("--config-dir is for --source file, not for kubernetes".to_owned()),
         (other, _) => mistakes.push(format!("--source {other:?}: file or kubernetes")),
@@ -321,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_cluster_needs_no_directory() {
-        assert_eq!(check(&["--source", "kubernetes"]).unwrap().0.source, Source::Kubernetes);
+        assert_eq!(check(&["--source", "kubernetes"]).unwrap().0.source, Source::Kubernetes(None));
         assert!(check(&["--source", "kubernetes", "--config-dir", "/mesh"]).is_err());
         assert!(check(&["--source", "consul", "--config-dir", "/mesh"]).is_err());
     }

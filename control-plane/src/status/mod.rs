@@ -1,5 +1,5 @@
-//! What the control plane writes into a cluster: the trust bundle in every namespace. Of several replicas the leader
-//! writes.
+//! What the control plane writes into a cluster: the trust bundle in every namespace, and what is wrong with objects. Of
+//! several replicas the leader writes.
 //!
 //! Nothing written here is read by a source, so that a write never makes another.
 
@@ -9,6 +9,9 @@ mod lease;
 /// The trust bundle in every namespace.
 mod bundles;
 
+/// Problems, as Events.
+mod events;
+
 use std::sync::Arc;
 
 use kube::Client;
@@ -17,11 +20,13 @@ use tulle_identity::svid::TrustBundle;
 
 use crate::registry::Mesh;
 use bundles::Bundles;
+use events::Events;
 use lease::Lease;
 
 /// Writes for as long as it runs. Dropping the future ends it; another replica leads a few seconds later.
 pub(crate) async fn run(client: Client, mesh: watch::Receiver<Arc<Mesh>>, trust: watch::Receiver<Arc<TrustBundle>>) {
     let (leads, leading) = watch::channel(false);
     let lease = Lease::new(client.clone());
-    tokio::join!(lease.keep(leads), Bundles::new(client, leading).run(mesh, trust));
+    let events = Events::new(client.clone(), leading.clone()).run(mesh.clone());
+    tokio::join!(lease.keep(leads), events, Bundles::new(client, leading).run(mesh, trust));
 }

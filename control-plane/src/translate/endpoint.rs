@@ -133,7 +133,8 @@ fn level(spread: &Spread, from: &Locality, to: &Locality) -> Option<usize> {
         return Some(0);
     }
     spread.levels.iter().position(|level| match level {
-        FailoverLevel::Zone => from == to,
+        // Not every endpoint's region is known: slices name zones alone.
+        FailoverLevel::Zone => from.zone == to.zone && (from.region == to.region || to.region.is_empty()),
         FailoverLevel::Region => from.region == to.region,
         FailoverLevel::Any => true,
     })

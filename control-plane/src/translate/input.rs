@@ -15,7 +15,7 @@ use super::listener::ListenerInput;
 use super::outbound::{HttpListenerInput, RoutesInput, TcpListenerInput};
 use super::route::RouteInput;
 use super::{Scope, cluster, endpoint, listener, route};
-use crate::model::{Key, Policy, Port, Protocol};
+use crate::model::{Health, Key, Policy, Port, Protocol};
 use crate::registry::{Account, Endpoint, Mesh, POD_PREFIX, Spread};
 
 /// The input of any resource.
@@ -122,7 +122,8 @@ pub(super) fn pod(mesh: &Mesh, key: &Key, address: SocketAddr) -> Option<Subject
     let declared = mesh.inbound(&owner).and_then(|inbound| inbound.ports.get(&port));
     let policy = mesh.namespace_policy(&key.namespace);
     let undeclared = || policy.protocol_of(port, None, &policy);
-    let endpoint = Endpoint::of(workload, address.ip(), port);
+    // Who dials an instance by its own address wants that one, ready or not.
+    let endpoint = Endpoint { health: Health::Ready, ..Endpoint::of(workload, address.ip(), port) };
     Some(Subject {
         cluster: format!("{POD_PREFIX}{address}").into(),
         service: declared.and_then(|port| port.service.clone()),

@@ -6,6 +6,7 @@ mod admin;
 mod ca;
 mod delta;
 mod identity;
+mod kube;
 mod sotw;
 mod start;
 mod world;

@@ -7,9 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_saphyr::Location;
 
 use super::super::object::{self, At, Converted, LastGood, Located};
+use super::list::ListManifest;
+use crate::model::Origin;
 use crate::model::delta::Item;
 use crate::model::problem::{Place, Problem};
-use crate::model::{Object, Origin};
 
 /// What a good file holds.
 #[derive(Debug, Default)]
@@ -29,11 +30,14 @@ pub(super) fn read(file: &Arc<str>, text: &str, last: LastGood<'_>) -> Result<Re
     let mut errors = Vec::new();
     for (number, (line, text)) in split(text).into_iter().enumerate() {
         let document = Document { file, line, text };
-        let origin = Origin { file: file.clone(), document: u32::try_from(number).unwrap_or(u32::MAX), line };
-        match document.read(last, &mut read.problems) {
-            Ok(object) => read.items.extend(object.map(|object| Item { origin, object })),
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        document.take(number, true, last, &mut |taken| match taken {
+            Ok((item, problems)) => {
+                read.items.extend(item);
+                read.problems.extend(problems);
+            }
             Err(problem) => errors.push(problem),
-        }
+        });
     }
     if errors.is_empty() { Ok(read) } else { Err(errors) }
 }
@@ -64,6 +68,9 @@ fn is_blank(line: &str) -> bool {
     line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "..."
 }
 
+/// An object, if there is use for it, and what is wrong with it though it is usable.
+type Taken = (Option<Item>, Vec<Problem>);
+
 /// A document and where it stands.
 #[derive(Clone, Copy, Debug)]
 struct Document<'a> {
@@ -82,33 +89,52 @@ struct Head {
 }
 
 impl Document<'_> {
-    fn read(&self, last: LastGood<'_>, problems: &mut Vec<Problem>) -> Result<Option<Object>, Problem> {
-        let head: Head = self.parse()?;
+    /// Reads the object, or the objects when this is a List, which may be where `list` is.
+    fn take(&self, number: u32, list: bool, last: LastGood<'_>, told: &mut dyn FnMut(Result<Taken, Problem>)) {
+        let head: Head = match self.parse() {
+            Ok(head) => head,
+            Err(problem) => return told(Err(problem)),
+        };
+        if list && head.api_version.as_deref() == Some("v1") && head.kind.as_ref().is_some_and(|kind| **kind == "List")
+        {
+            match self.parse::<ListManifest>() {
+                Ok(list) => {
+                    for (offset, text) in list.items(self.text) {
+                        let item = Document { file: self.file, line: self.line.saturating_add(offset), text: &text };
+                        item.take(number, false, last, told);
+                    }
+                }
+                Err(problem) => told(Err(problem)),
+            }
+            return;
+        }
+        let origin = Origin { file: self.file.clone(), document: number, line: self.line };
+        told(
+            self.read(head, last)
+                .map(|Converted { object, problems }| (object.map(|object| Item { origin, object }), problems)),
+        );
+    }
+
+    fn read(&self, head: Head, last: LastGood<'_>) -> Result<Converted, Problem> {
         let (Some(api_version), Some(kind)) = (head.api_version, head.kind) else {
             let reason = "it is no Kubernetes object: apiVersion or kind is missing";
             return Err(Problem::file(self.first_line(), reason));
         };
         let (group, _) = api_version.split_once('/').unwrap_or(("", &api_version));
         let at = At::document(self.file, self.line);
-        let converted = match (&*api_version, &**kind) {
+        match (&*api_version, &**kind) {
             ("v1", "Service") => object::service(&at, &self.parse()?, last),
             ("v1", "Namespace") => object::namespace(&at, &self.parse()?, last),
             ("discovery.k8s.io/v1", "EndpointSlice") => object::endpoint_slice(&at, &self.parse()?),
             ("tulle.io/v1alpha1", "Workload") => object::workload(&at, &self.parse()?),
-            ("v1", "List") => {
-                Err(Problem::file(self.place(&kind.at), "a List is not read: write its items as documents"))
-            }
+            ("v1", "List") => Err(Problem::file(self.place(&kind.at), "a List within a List is not read")),
             _ if group == "tulle.io" => {
                 let reason = format!("there is no {api_version} {} in this version of Tulle", *kind);
                 Err(Problem::file(self.place(&kind.at), reason).example("tulle.io/v1alpha1 Workload"))
             }
             // Manifests of an application hold much that is none of a mesh's business.
             _ => Ok(Converted::default()),
-        };
-        converted.map(|converted| {
-            problems.extend(converted.problems);
-            converted.object
-        })
+        }
     }
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {

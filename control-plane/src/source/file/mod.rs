@@ -9,6 +9,7 @@
 
 mod documents;
 mod files;
+mod list;
 mod scan;
 
 #[cfg(test)]

@@ -172,13 +172,34 @@ fn what_is_not_ours_is_left_alone_and_what_is_ours_is_checked() {
 }
 
 #[test]
-fn external_names_and_udp_are_told_of_gently() {
-    let text = service("a", 80).replace("spec:", "spec:\n  type: ExternalName\n  externalName: example.com");
+fn items_of_a_list_are_objects_where_they_stand() {
+    let block = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec:\n    ports: [{port: 80}]\n# the next\n- apiVersion: v1\n  kind: Service\n  metadata:\n    name: b\n  spec:\n    ports:\n    - port: 0\nmetadata: {resourceVersion: \"\"}\n";
+    let told = problems(&update(&mut Files::default(), &[("l.yaml", block)]));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("l.yaml:16:13: error: Service default/b"), "{told:?}");
+    assert_eq!(objects(&block.replace("port: 0", "port: 81")).len(), 2);
+    let item = |name: &str| {
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{name}", "annotations": {{"x": "}}\""}}}},
+  "spec": {{"ports": [{{"port": 80}}]}}}}"#
+        )
+    };
+    let json = format!(r#"{{"apiVersion": "v1", "kind": "List", "items": [{}, {}]}}"#, item("a"), item("b"));
+    assert_eq!(objects(&json).len(), 2);
+    let nested = "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List}]\n";
+    assert!(problems(&update(&mut Files::default(), &[("l.yaml", nested)]))[0].contains("within a List"));
+    assert_eq!(objects("apiVersion: v1\nkind: List\n"), []);
+}
+
+#[test]
+fn external_names_are_no_services_and_udp_is_told_of_gently() {
+    let external = service("a", 80).replace("spec:", "spec:\n  type: ExternalName\n  externalName: example.com");
+    assert_eq!(objects(&external), []);
     let mut files = Files::default();
-    update(&mut files, &[("a.yaml", &text)]);
+    update(&mut files, &[("a.yaml", &service("a", 53).replace("{port: 53}", "{port: 53, protocol: UDP}"))]);
     let (items, problems) = files.all();
     assert!(items.is_empty());
-    assert_eq!(problems[0].severity, Severity::Info);
+    assert!(problems.iter().all(|problem| problem.severity == Severity::Info) && !problems.is_empty());
 }
 
 /// A running source and what it told.

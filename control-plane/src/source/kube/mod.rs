@@ -23,11 +23,13 @@ mod pods;
 mod tests;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Config;
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 pub use kube::Client;
 use tokio_util::task::AbortOnDropHandle;
@@ -53,14 +55,34 @@ pub struct KubeSource {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// A client of the cluster this process runs in, or of the one `KUBECONFIG` names.
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file is not there or not one.
+    #[error(transparent)]
+    File(#[from] KubeconfigError),
+    /// This is no cluster, and `KUBECONFIG` names none.
+    #[error(transparent)]
+    Infer(#[from] InferConfigError),
+    /// What the file says cannot be used.
+    #[error(transparent)]
+    Client(#[from] kube::Error),
+}
+
+/// A client of the cluster a kubeconfig file names; without one, of the cluster this process runs in, or of the one
+/// `KUBECONFIG` names.
 ///
 /// # Errors
-/// When neither is there, or what they say is not usable.
-pub async fn client() -> Result<Client, kube::Error> {
-    let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+/// When none is there, or what it says is not usable. Nothing is asked of the cluster yet.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await?,
+    };
     config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config)
+    Ok(Client::try_from(config)?)
 }
 
 impl KubeSource {

@@ -223,3 +223,57 @@ fn pods_without_nodes_have_no_place() {
     assert_eq!(items.len(), 1);
     assert!(problems[0].to_string().contains("zones"), "{problems:?}");
 }
+
+/// Every object of the golden files, as a cluster would hand it out, becomes what the file source makes of it.
+#[test]
+fn both_sources_make_the_same_of_an_object() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/translate");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_string_lossy().ends_with(".in.yaml") {
+            continue;
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::copy(&path, home.path().join("mesh.yaml")).unwrap();
+        let (items, _) = crate::source::file::read(home.path());
+        let mut expected: Vec<_> = items.into_iter().map(|item| item.object).collect();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut actual: Vec<_> = text.split("\n---").filter_map(of_cluster).collect();
+        expected.sort_by_key(Object::reference);
+        actual.sort_by_key(Object::reference);
+        assert_eq!(actual, expected, "{}", path.display());
+        count += actual.len();
+    }
+    assert!(count > 20, "{count} objects");
+}
+
+/// The object of a manifest, after the API has accepted it.
+fn of_cluster(manifest: &str) -> Option<Object> {
+    let text = manifest.trim_start_matches("---");
+    let mut value: Value = serde_saphyr::from_str(text).ok().filter(Value::is_object)?;
+    let metadata = value["metadata"].as_object_mut().unwrap();
+    metadata.insert("resourceVersion".to_owned(), json!("1"));
+    metadata.insert("managedFields".to_owned(), json!([{"manager": "kubectl"}]));
+    if value["kind"] != "Namespace" && value["metadata"].get("namespace").is_none() {
+        value["metadata"]["namespace"] = json!("default");
+    }
+    for texts in ["annotations", "labels"] {
+        for text in value["metadata"].get_mut(texts).and_then(Value::as_object_mut).into_iter().flatten() {
+            if !text.1.is_string() {
+                *text.1 = json!(text.1.to_string());
+            }
+        }
+    }
+    fn told<T: Manifest>(mut objects: Objects<T>, value: Value) -> Option<Object> {
+        let step = objects.event(Event::Apply(watched(value)));
+        step.into_iter().find_map(|delta| if let Delta::Upsert(item) = delta { Some(item.object) } else { None })
+    }
+    match value["kind"].as_str().unwrap() {
+        "Namespace" => told(Objects::namespace(), value),
+        "Service" => told(Objects::service(), value),
+        "EndpointSlice" => told(Objects::endpoint_slice(), value),
+        "Workload" => told(Objects::<WorkloadManifest>::workload(), value),
+        _ => None,
+    }
+}

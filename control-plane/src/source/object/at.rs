@@ -52,7 +52,7 @@ impl<'a> At<'a> {
     /// Where in the file something of this document stands.
     pub(in crate::source) fn place(&self, location: &Location) -> Option<Place> {
         let (file, first) = self.document?;
-        let line = u32::try_from(location.line()).unwrap_or(u32::MAX);
+        let line = u32::try_from(location.line()).unwrap_or(u32::MAX).max(1);
         Some(Place {
             file: file.clone(),
             line: first.saturating_add(line).saturating_sub(1),

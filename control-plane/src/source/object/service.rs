@@ -25,7 +25,7 @@ pub(in crate::source) struct ServiceManifest {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
-    r#type: Option<Located<String>>,
+    r#type: Option<String>,
     selector: Option<BTreeMap<String, String>>,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<Located<String>>,
@@ -83,11 +83,9 @@ pub(in crate::source) fn service(
 ) -> Result<Converted, Problem> {
     let object = manifest.metadata.reference(at, Kind::Service)?;
     let spec = &manifest.spec;
-    if let Some(kind) = spec.r#type.as_ref().filter(|kind| kind.as_str() == "ExternalName") {
-        let reason = "services of type ExternalName are not supported yet: connections to it pass through";
-        let problem =
-            Problem { place: at.place(&kind.at), ..Problem::new(Severity::Info, object, "spec.type", reason) };
-        return Ok(Converted { object: None, problems: vec![problem] });
+    // An alias of DNS: its clients dial what it stands for, which is in the mesh or not by itself.
+    if spec.r#type.as_deref() == Some("ExternalName") {
+        return Ok(Converted::default());
     }
     let last = match last(&object) {
         Some(Object::Service(service)) => Some(service.policy.clone()),
@@ -106,12 +104,22 @@ pub(in crate::source) fn service(
         selector: selector.map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
         cluster_ips: cluster_ips(at, &object, spec)?,
         ports,
-        prefer_close: spec.traffic_distribution.as_deref().is_some_and(|value| value.starts_with("Prefer")),
+        prefer_close: prefers_close(manifest),
         publish_unready: spec.publish_not_ready_addresses.unwrap_or(false),
         policy,
         key: object.key,
     };
     Ok(Converted { object: Some(Object::Service(Arc::new(service))), problems })
+}
+
+/// Whether endpoints near the client are wanted. The hints in slices say the same of each endpoint; here the zones say
+/// it, which are known of every endpoint.
+/// Source: the Kubernetes reference, "Traffic distribution" and "Topology Aware Routing".
+fn prefers_close(manifest: &ServiceManifest) -> bool {
+    let distribution = manifest.spec.traffic_distribution.as_deref();
+    let topology = manifest.metadata.annotation("service.kubernetes.io/topology-mode");
+    distribution.is_some_and(|value| value.starts_with("Prefer"))
+        || topology.is_some_and(|mode| mode.eq_ignore_ascii_case("auto"))
 }
 
 /// The addresses; none for a headless service, and for one that was given none yet.
