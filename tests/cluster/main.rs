@@ -2,7 +2,8 @@
 //! chapters over one cluster. Needs root, Go, and the packages `.ci/run` installs; without them it says that it was skipped.
 //!
 //! `cargo test --test cluster [-- CHAPTER...]`: the chapters named, in their order, after those marked as ground. Logs of
-//! every program of the cluster stay in `target/tmp/cluster`.
+//! every program of the cluster stay in `target/tmp/cluster`. `--keep` holds the cluster at the end, or where the story
+//! failed, for a look inside.
 
 #![expect(clippy::print_stderr, reason = "a story without libtest tells itself")]
 
@@ -17,11 +18,15 @@ use anyhow::{Context as _, ensure};
 use harness::Cluster;
 use harness::enclosure::{self, INSIDE};
 use harness::programs;
+use story::Chapter;
 use tulle_testing::netns;
 
 /// Commands that must be there.
 const TOOLS: &[&str] =
     &["go", "cc", "python3", "etcd", "containerd", "ctr", "runc", "nsenter", "unshare", "mount", "iptables", "nft"];
+
+/// The option that holds the cluster.
+const KEEP: &str = "--keep";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -48,9 +53,8 @@ fn outside(args: &[String]) -> anyhow::Result<()> {
     if !netns::available(TOOLS)? {
         return Ok(());
     }
-    let chapters: Vec<String> = args.iter().filter(|arg| !arg.starts_with('-')).cloned().collect();
-    for name in &chapters {
-        ensure!(story::CHAPTERS.iter().any(|chapter| chapter.name == *name), "no chapter {name}");
+    for name in args {
+        ensure!(name == KEEP || story::CHAPTERS.iter().any(|chapter| chapter.name == *name), "no chapter {name}");
     }
     let start = Instant::now();
     let programs = programs::build()?;
@@ -58,12 +62,12 @@ fn outside(args: &[String]) -> anyhow::Result<()> {
     let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster");
     std::fs::remove_dir_all(&logs).or_else(|error| if logs.exists() { Err(error) } else { Ok(()) })?;
     std::fs::create_dir_all(&logs)?;
-    let status = enclosure::run_inside(&programs, &logs, &chapters)?;
+    let status = enclosure::run_inside(&programs, &logs, args)?;
     ensure!(status.success(), "the story failed; logs of every program are in {}", logs.display());
     Ok(())
 }
 
-/// Brings the cluster up and tells the story. The first chapter that fails ends it: the next ones stand on it.
+/// Brings the cluster up and tells the story.
 fn inside(args: &[String]) -> anyhow::Result<()> {
     let [cgroup, programs, images, logs, chapters @ ..] = args else {
         anyhow::bail!("{INSIDE} is for the test itself");
@@ -72,12 +76,22 @@ fn inside(args: &[String]) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut cluster = Cluster::up(cgroup).context("bring up the cluster")?;
     note(&format!("two nodes ready, {:.0?}", start.elapsed()));
-    let told = |chapter: &&story::Chapter| {
-        chapter.ground || chapters.is_empty() || chapters.iter().any(|name| name == chapter.name)
-    };
+    let (options, chapters): (Vec<_>, Vec<_>) = chapters.iter().partition(|word| *word == KEEP);
+    let told = tell(&mut cluster, &chapters);
+    if !options.is_empty() {
+        note(&format!("{}; enter ends the cluster. {}", if told.is_ok() { "done" } else { "failed" }, cluster.door()));
+        std::io::stdin().read_line(&mut String::new())?;
+    }
+    told
+}
+
+/// Tells the chapters named, or all. The first that fails ends it: the next ones stand on it.
+fn tell(cluster: &mut Cluster, names: &[&String]) -> anyhow::Result<()> {
+    let told =
+        |chapter: &&Chapter| chapter.ground || names.is_empty() || names.iter().any(|name| *name == chapter.name);
     for chapter in story::CHAPTERS.iter().filter(told) {
         let start = Instant::now();
-        (chapter.tell)(&mut cluster).with_context(|| format!("chapter {}", chapter.name))?;
+        (chapter.tell)(cluster).with_context(|| format!("chapter {}", chapter.name))?;
         note(&format!("{} ... ok, {:.0?}", chapter.name, start.elapsed()));
     }
     Ok(())

@@ -209,14 +209,19 @@ fn iptables_chains(settings: &Settings, family: Family) -> Result<Vec<Chain>, Ap
     Ok(CHAINS.map(|(_, chain)| Chain { chain, expected: of(&expected, chain), found: of(&found, chain) }).into())
 }
 
-/// Listings of different versions, made equal: spaces, quotes, the word `meta`, and how numbers are written.
+/// Listings of different versions, made equal: spaces, quotes, the word `meta`, how numbers are written, and the number
+/// that stands for TCP where no `/etc/protocols` names it, as in an image from scratch.
 fn normal(lines: &[String]) -> Vec<Vec<String>> {
     let token = |token: &str| {
         let token = token.trim_matches('"');
         let number = token.strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
         number.map_or_else(|| token.to_owned(), |number| number.to_string())
     };
-    lines.iter().map(|line| line.split_whitespace().filter(|word| *word != "meta").map(token).collect()).collect()
+    let words = |line: &String| {
+        let line = line.replace("l4proto 6 ", "l4proto tcp ");
+        line.split_whitespace().filter(|word| *word != "meta").map(token).collect()
+    };
+    lines.iter().map(words).collect()
 }
 
 fn lines(listing: &str) -> Vec<&str> {
@@ -323,6 +328,8 @@ mod tests {
         let lines = |line: &str| vec![line.to_owned()];
         assert_eq!(normal(&lines("meta mark 0x00000539 return")), normal(&lines("mark 1337  return")));
         assert_eq!(normal(&lines("oifname \"lo\" return")), normal(&lines("oifname lo return")));
+        let named = lines("meta l4proto tcp redirect to :15001");
+        assert_eq!(normal(&lines("meta l4proto 6 redirect to :15001")), normal(&named));
         assert_ne!(normal(&lines("meta skuid 1 return")), normal(&lines("meta skuid 2 return")));
     }
 }

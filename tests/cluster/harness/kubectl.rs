@@ -107,6 +107,17 @@ impl Cluster {
         run(command)
     }
 
+    /// How to look inside from another terminal.
+    pub(crate) fn door(&self) -> String {
+        // The process is the first of its PID namespace; outside it is the child of `unshare`.
+        let kubectl = format!("{WORK}/programs/kubernetes kubectl --kubeconfig {WORK}/pki/admin.kubeconfig");
+        format!(
+            "sudo nsenter -t $(pgrep -P $(pgrep -f 'unshare.*{}')) -m -p nsenter --net=/run/netns/{} {kubectl} get pods -A",
+            super::enclosure::INSIDE,
+            self.node().name
+        )
+    }
+
     fn kubectl_command(&self) -> Command {
         let mut command = self.node().command(format!("{WORK}/programs/kubernetes"));
         command.arg("kubectl").env("KUBECONFIG", format!("{WORK}/pki/admin.kubeconfig")).env("HOME", WORK);
