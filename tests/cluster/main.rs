@@ -79,7 +79,8 @@ fn inside(args: &[String]) -> anyhow::Result<()> {
     let (options, chapters): (Vec<_>, Vec<_>) = chapters.iter().partition(|word| *word == KEEP);
     let told = tell(&mut cluster, &chapters);
     if !options.is_empty() {
-        note(&format!("{}; enter ends the cluster. {}", if told.is_ok() { "done" } else { "failed" }, cluster.door()));
+        let end = told.as_ref().map_or_else(|error| format!("{error:#}"), |()| "the story is told".to_owned());
+        note(&format!("{end}\nEnter ends the cluster. {}", cluster.door()));
         std::io::stdin().read_line(&mut String::new())?;
     }
     told

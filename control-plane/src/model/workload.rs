@@ -1,6 +1,7 @@
 //! A workload instance: one process (or pod) with addresses, an identity and labels that services select.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::endpoint::{Health, Locality};
@@ -30,11 +31,20 @@ pub struct Workload {
     pub weight: u32,
     /// A proxy of the mesh is beside it, so that it is dialled with mutual TLS.
     pub meshed: bool,
+    /// Ports its proxy leaves to the application, so that they are dialled as if it were not there.
+    pub uncaptured: Vec<RangeInclusive<u16>>,
     /// Whether it takes requests.
     pub health: Health,
     /// The uid of the pod it is, in a cluster. The cluster writes EndpointSlices for its pods, so that services that
     /// select it have it from there.
     pub pod: Option<Arc<str>>,
+}
+
+impl Workload {
+    /// Whether its proxy answers at `port`.
+    pub fn is_meshed_at(&self, port: Port) -> bool {
+        self.meshed && !self.uncaptured.iter().any(|ports| ports.contains(&port.number()))
+    }
 }
 
 /// A port the application listens at.

@@ -97,7 +97,7 @@ fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
         health: endpoint.health,
         weight: workload.map_or(1, |w| w.weight),
         locality,
-        account: workload.and_then(|w| Account::of(w)),
+        account: workload.and_then(|w| Account::of(w, port)),
         workload: workload.map(|w| owner_of(w)),
     }
 }

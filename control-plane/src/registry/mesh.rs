@@ -114,16 +114,16 @@ impl Endpoint {
             health: workload.health,
             weight: workload.weight,
             locality: workload.locality.clone(),
-            account: Account::of(workload),
+            account: Account::of(workload, port),
             workload: Some(Key { namespace: workload.key.namespace.clone(), name: workload.owner.clone() }),
         }
     }
 }
 
 impl Account {
-    /// The identity of a workload, when a proxy of the mesh is beside it.
-    pub(crate) fn of(workload: &Workload) -> Option<Self> {
-        workload.meshed.then(|| Self {
+    /// The identity that answers at a port of a workload, when a proxy of the mesh does.
+    pub(crate) fn of(workload: &Workload, port: Port) -> Option<Self> {
+        workload.is_meshed_at(port).then(|| Self {
             namespace: workload.key.namespace.clone(),
             service_account: workload.service_account.clone(),
         })

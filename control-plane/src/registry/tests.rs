@@ -53,6 +53,7 @@ fn workload(name: &str, address: &str) -> Workload {
         locality: Locality::default(),
         weight: 1,
         meshed: true,
+        uncaptured: Vec::new(),
         health: Health::Ready,
         pod: None,
     }

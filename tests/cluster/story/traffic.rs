@@ -35,6 +35,8 @@ pub(crate) fn strict(cluster: &mut Cluster) -> anyhow::Result<()> {
     refused(cluster).context("a plain caller was let in after a restart")?;
     let around = seen(cluster, "plain", "client", "http://server.shop:9090/").context("a port outside of the mesh")?;
     ensure!(certificate(&around).is_empty(), "the port outside of the mesh saw {around}");
+    let around = seen(cluster, "shop", "client", "http://server.shop:9090/").context("the same from a meshed pod")?;
+    ensure!(certificate(&around).is_empty(), "the port outside of the mesh saw {around}");
     cluster.kubectl("annotate namespace shop tulle.io/mtls-")?;
     cluster.until("a plain caller to be let in again", |cluster| {
         seen(cluster, "plain", "client", "http://server.shop/").ok().map(drop)

@@ -7,7 +7,7 @@ use super::follow::{Need, Trouble};
 use super::objects::Objects;
 use super::pods::Pods;
 use super::watched::{Manifest, Watched};
-use crate::model::{Delta, Health, Locality, Object, Workload};
+use crate::model::{Delta, Health, Locality, Object, Port, Workload};
 use crate::source::object::{NodeManifest, PodManifest, ServiceManifest, WorkloadManifest};
 
 fn watched<T: Manifest>(value: Value) -> Watched<T> {
@@ -151,6 +151,18 @@ fn what_may_not_be_seen_is_a_problem_and_the_mesh_waits_for_it() {
     services.event(Event::Init);
     let step = services.event(Event::InitDone);
     assert!(matches!(step.as_slice(), [Delta::Reset(_), ..]), "{step:?}");
+}
+
+#[test]
+fn ports_outside_of_the_mesh_are_dialled_plain() {
+    let skip = json!("9090, 8000-8010");
+    let (_, step) = listed(vec![pod("web-1", |pod| {
+        pod["metadata"]["annotations"]["tulle.io/skip-inbound-ports"] = skip;
+    })]);
+    let [Delta::Reset(items)] = step.as_slice() else { panic!("{step:?}") };
+    let Object::Workload(web) = &items[0].object else { panic!("{items:?}") };
+    let meshed = [80, 7999, 8000, 8010, 8011, 9090].map(|port| web.is_meshed_at(Port::new(port).unwrap()));
+    assert_eq!(meshed, [true, true, false, false, true, false]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `v1 Pod` and `v1 Node`: a pod is a workload instance whose zone and region are its node's.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -19,6 +20,9 @@ const INJECTED: &str = "tulle.io/inject-status";
 
 /// Annotation with the name of the pod's owner.
 const OWNER: &str = "tulle.io/workload";
+
+/// Annotation with the ports of a pod that its redirect rules leave alone.
+const UNCAPTURED: &str = "tulle.io/skip-inbound-ports";
 
 /// A Pod as an API writes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -109,6 +113,7 @@ pub(in crate::source) fn pod(at: &At<'_>, manifest: &PodManifest) -> Result<Opti
         locality: Locality::default(),
         weight: 1,
         meshed: containers().any(|container| container.name == PROXY) && metadata.annotation(INJECTED).is_some(),
+        uncaptured: metadata.annotation(UNCAPTURED).map(ports).unwrap_or_default(),
         health: match () {
             () if metadata.ends() => Health::Draining,
             () if status.ready() => Health::Ready,
@@ -118,6 +123,15 @@ pub(in crate::source) fn pod(at: &At<'_>, manifest: &PodManifest) -> Result<Opti
         key: object.key,
     };
     Ok(Some(Pod { workload: Arc::new(workload), node: spec.node_name.as_deref().map(Into::into) }))
+}
+
+/// Ports and ranges of ports with commas between, `9090,8000-8010`. The injector refused a pod where one is neither.
+fn ports(list: &str) -> Vec<RangeInclusive<u16>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    list.split(',').filter_map(range).collect()
 }
 
 impl Spec {

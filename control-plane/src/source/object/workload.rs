@@ -90,6 +90,7 @@ pub(in crate::source) fn workload(at: &At<'_>, manifest: &WorkloadManifest) -> R
         locality: Locality::new(spec.region.as_deref().unwrap_or_default(), spec.zone.as_deref().unwrap_or_default()),
         weight,
         meshed: spec.meshed.unwrap_or(true),
+        uncaptured: Vec::new(),
         pod: None,
         health: match spec.health {
             HealthManifest::Ready => Health::Ready,
