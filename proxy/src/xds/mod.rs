@@ -40,7 +40,7 @@ use crate::config::status::Status;
 use crate::control_plane;
 use last_good::LastGoodFile;
 use session::{Config, Demanded, Outcome, Session};
-use stream::Stream;
+use stream::{Outage, Stream};
 
 /// Responses that are taken in before their snapshot is published, when they are there already.
 const BATCH: usize = 64;
@@ -74,16 +74,15 @@ pub async fn run(deps: Deps) -> Infallible {
     deps.status.update(|facts| facts.control_plane_configured = true);
     let mut control = Control::new(deps);
     control.restore();
-    let mut attempt = 0u32;
+    let mut outage = Outage::default();
     loop {
         let started = Instant::now();
         let error = Box::pin(control.follow(&control_plane)).await;
         if started.elapsed() >= stream::HEALTHY && control.opened {
-            attempt = 0;
+            outage.end();
         }
         control.disconnected(&error);
-        let wait = stream::wait(attempt, rand::random());
-        attempt = attempt.saturating_add(1);
+        let wait = outage.wait(Instant::now(), rand::random());
         control.attend(sleep(wait)).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tulle_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -17,13 +18,18 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// server has answered anything.
 const QUEUED_REQUESTS: usize = 16;
 
-/// First and longest wait between attempts. The first spreads a thousand proxies that lost the same control plane over
-/// a quarter of a second; the longest bounds how long recovery takes (RB-01: 20 s).
+/// The first wait after a loss, at most: it spreads a thousand proxies that lost the same control plane over a quarter
+/// of a second, and is not felt when another replica is there.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// A stream that lasted this long was healthy: the next attempt begins with the first wait again.
-pub(super) const HEALTHY: Duration = Duration::from_secs(10);
+/// Bounds of the waits that follow. With half the outage so far, recovery takes no longer than half of what was lost
+/// already; the least keeps those who wait for a control plane that starts from coming all at once (RB-02: a tenth of
+/// them in 100 ms), the most bounds how long recovery takes (RB-01: 20 s).
+const LEAST_BOUND: Duration = Duration::from_secs(1);
+const GREATEST_BOUND: Duration = Duration::from_secs(10);
+
+/// A stream that lasted this long was healthy: its end begins a new outage.
+pub(super) const HEALTHY: Duration = Duration::from_secs(5);
 
 /// An open stream. Dropping it resets it.
 #[derive(Debug)]
@@ -53,11 +59,27 @@ pub(super) async fn open(connection: Connection, first: Vec<DeltaDiscoveryReques
     Ok(Stream { requests, responses })
 }
 
-/// The wait before attempt `attempt` (0: the first one after a healthy stream), with full jitter: `jitter`, within
-/// 0..1, of a bound that doubles.
-pub(super) fn wait(attempt: u32, jitter: f64) -> Duration {
-    let bound = FIRST_WAIT.saturating_mul(1u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(LONGEST_WAIT);
-    bound.mul_f64(jitter.clamp(0.0, 1.0))
+/// The time without a control plane, and how long to wait in it.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// A stream was healthy.
+    pub(super) fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// The wait before the next attempt, with full jitter: `jitter`, within 0..1, of a bound.
+    pub(super) fn wait(&mut self, now: Instant, jitter: f64) -> Duration {
+        let bound = match self.since {
+            Some(since) => (now.saturating_duration_since(since) / 2).clamp(LEAST_BOUND, GREATEST_BOUND),
+            None => FIRST_WAIT,
+        };
+        self.since.get_or_insert(now);
+        bound.mul_f64(jitter.clamp(0.0, 1.0))
+    }
 }
 
 #[cfg(test)]
@@ -65,13 +87,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_longest_and_use_the_whole_range() {
-        assert_eq!(wait(0, 1.0), FIRST_WAIT);
-        assert_eq!(wait(2, 1.0), Duration::from_secs(1));
-        assert_eq!(wait(2, 0.25), Duration::from_millis(250));
-        assert_eq!(wait(7, 0.0), Duration::ZERO);
-        for attempt in [10, 31, 32, 4000] {
-            assert_eq!(wait(attempt, 1.0), LONGEST_WAIT);
+    fn waits_grow_with_the_outage_between_their_bounds_and_use_the_whole_range() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut outage = Outage::default();
+        assert_eq!(outage.wait(start, 1.0), FIRST_WAIT);
+        assert_eq!(outage.wait(start, 1.0), LEAST_BOUND);
+        assert_eq!(outage.wait(after(4), 1.0), Duration::from_secs(2));
+        assert_eq!(outage.wait(after(4), 0.25), Duration::from_millis(500));
+        assert_eq!(outage.wait(after(4), 0.0), Duration::ZERO);
+        assert_eq!(outage.wait(after(120), 1.0), GREATEST_BOUND);
+        assert_eq!(outage.wait(after(1_000_000), 1.0), GREATEST_BOUND);
+        outage.end();
+        assert_eq!(outage.wait(after(1_000_001), 1.0), FIRST_WAIT);
+    }
+
+    /// Whatever the dice say, an attempt falls into the first half of an outage's length after its end, or the first
+    /// second: a restart of 4 s is over after 2 s more.
+    #[test]
+    fn recovery_takes_half_of_the_outage_at_most() {
+        for (lost_ms, jitter) in [(4_000, 1.0), (4_000, 0.9), (10_000, 0.77), (500, 1.0)] {
+            let start = Instant::now();
+            let (mut outage, mut now) = (Outage::default(), start);
+            while now <= start + Duration::from_millis(lost_ms) {
+                now += outage.wait(now, jitter);
+            }
+            let late = now - start - Duration::from_millis(lost_ms);
+            assert!(late <= Duration::from_millis(lost_ms / 2).max(LEAST_BOUND), "{late:?} after {lost_ms} ms");
         }
     }
 }
