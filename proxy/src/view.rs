@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
+use crate::balance::outlier::{self, Standing, Verdict};
 use crate::balance::{Cursor, Loads, Table};
 use crate::base::failure::Reason;
 use crate::config::cluster::Cluster;
@@ -75,6 +76,8 @@ pub(crate) struct EndpointState {
     pub(crate) active: Cell<u32>,
     /// Not to be picked before then, and how long the last pause was.
     pause: Cell<Option<(Instant, Duration)>>,
+    /// What its requests said of it; see `balance/outlier.rs`.
+    standing: Cell<Standing>,
     /// Series by route; an endpoint is reached by very few.
     series: RefCell<Vec<(Arc<str>, Rc<RequestSeries>)>>,
 }
@@ -150,6 +153,22 @@ impl ClusterState {
         Ok((index, Active::new(endpoint)))
     }
 
+    /// Takes in what a request said of its endpoint. True: the endpoint is left alone for a while now.
+    pub(crate) fn judge(&self, endpoint: &EndpointState, verdict: Verdict) -> bool {
+        let Some(settings) = &self.config.outlier else { return false };
+        let now = Instant::now().into_std();
+        let mut standing = endpoint.standing.get();
+        let eject = standing.judge(settings, verdict, now) && {
+            let ejected = self.endpoints.iter().filter(|other| other.standing.get().is_ejected(now)).count();
+            outlier::may_eject(settings, ejected, self.endpoints.len())
+        };
+        if eject {
+            standing.eject(settings, now);
+        }
+        endpoint.standing.set(standing);
+        eject
+    }
+
     /// Closes idle connections.
     pub(crate) fn sweep(&self, now: Instant) {
         for endpoint in &self.endpoints {
@@ -180,6 +199,7 @@ impl EndpointState {
             pool,
             active: Cell::new(0),
             pause: Cell::new(None),
+            standing: Cell::default(),
             series: RefCell::default(),
         }
     }
@@ -197,6 +217,7 @@ impl EndpointState {
 
     fn rests(&self) -> bool {
         self.pause.get().is_some_and(|(until, _)| Instant::now() < until)
+            || !self.standing.get().allows(self.active.get(), || Instant::now().into_std())
     }
 
     /// The series of requests on `route`, made by `make` at first use.

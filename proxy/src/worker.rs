@@ -284,6 +284,7 @@ fn local_cluster(address: SocketAddr, port: &InboundPort, http: HttpVersion) -> 
         limits: Limits::default(),
         budget: RetryBudget::default(),
         failover_threshold_percent: 0,
+        outlier: None,
         endpoints: Arc::new(Endpoints { list: vec![Arc::new(endpoint)] }),
     }
 }

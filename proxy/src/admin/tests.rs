@@ -158,6 +158,7 @@ fn snapshot() -> Snapshot {
         limits: Limits::default(),
         budget: RetryBudget::default(),
         failover_threshold_percent: 70,
+        outlier: None,
         endpoints: Arc::new(Endpoints {
             list: vec![endpoint(1, Health::Healthy, Some(reviews)), endpoint(2, Health::Unhealthy, None)],
         }),

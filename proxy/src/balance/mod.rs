@@ -9,6 +9,9 @@ mod group;
 /// How traffic spreads over priorities.
 mod priority;
 
+/// Endpoints that keep failing.
+pub mod outlier;
+
 use std::iter;
 
 use rand::Rng;

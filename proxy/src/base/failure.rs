@@ -274,6 +274,16 @@ impl Failure {
     pub fn is_stale(&self) -> bool {
         self.reason == Reason::UpstreamClosed && self.retry != Retry::Never
     }
+
+    /// Whether it speaks against the endpoint: it could not be reached, did not answer, or broke off. A refused stream
+    /// and a closed idle connection do not.
+    pub fn blames_endpoint(&self) -> bool {
+        let broke = matches!(
+            self.reason,
+            Reason::UpstreamReset | Reason::UpstreamClosed | Reason::PerTryTimeout | Reason::ProtocolError
+        );
+        self.reason.is_unreachable() || broke && self.retry == Retry::Never
+    }
 }
 
 impl From<Reason> for Failure {

@@ -31,6 +31,8 @@ pub struct Cluster {
     pub budget: RetryBudget,
     /// A priority is passed over, in part, when fewer than this share of its endpoints is healthy; 0..=100.
     pub failover_threshold_percent: u32,
+    /// When an endpoint that keeps failing is left alone.
+    pub outlier: Option<Outlier>,
     /// Where to.
     pub endpoints: Arc<Endpoints>,
 }
@@ -72,6 +74,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self { max_connections: 10_000, max_pending: 10_000, max_requests: 10_000 }
     }
+}
+
+/// When an endpoint that keeps failing is left alone; each worker learns alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    /// Failed requests in a row, of whatever kind; 0: they do not count.
+    pub server_errors: u32,
+    /// Requests in a row that got no answer, or 502, 503 or 504; 0: they do not count.
+    pub gateway_errors: u32,
+    /// The first time away; each time in a row is longer by as much.
+    pub base: Duration,
+    /// The longest time away.
+    pub longest: Duration,
+    /// Share of the endpoints that may be away at once.
+    pub max_percent: u32,
 }
 
 /// How many retries may be under way, as a share of the requests under way.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Context, Progress, retry};
+use super::{Context, Progress, judge, retry};
 use crate::base::failure::{Failure, Reason, Retry};
 use crate::codec::body::{BodyError, BodyIn, BodyOut, Gone, RelayError, relay};
 use crate::codec::buffer;
@@ -87,6 +87,7 @@ impl<'a> Attempt<'a> {
         let done =
             if http2 { self.h2(endpoint, body, reply, last).await } else { self.h1(endpoint, body, reply, last).await };
         mark(endpoint, &done);
+        judge::attempt(&self, endpoint, &done);
         drop::<Active>(active);
         done
     }
@@ -234,6 +235,8 @@ impl<'a> Attempt<'a> {
             // Whether the body is still at hand must be known before the reply is thrown away.
             let sent = self.progress.sent.bytes.get();
             if retry::wants(self.retry, self.head, &head) && sent == 0 && retry::spend(self.cx, &self.cluster.live) {
+                self.progress.status.set(head.status());
+                self.progress.grpc_status.set(head.grpc_status());
                 return Err(Stop::Again);
             }
         }

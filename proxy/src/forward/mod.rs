@@ -7,6 +7,9 @@ mod attempt;
 /// What may be tried again, how often and how soon.
 mod retry;
 
+/// What attempts say of their endpoints.
+mod judge;
+
 /// What a request amounted to: counters and access log.
 mod record;
 

@@ -70,6 +70,8 @@ pub struct Events {
     pub upstream_pending: Gauge,
     /// Retries that were due but not made because the budget was used up.
     pub retry_budget_exhausted: Counter,
+    /// Endpoints that were left alone because they kept failing.
+    pub ejections: Counter,
     /// Errors of `accept(2)`.
     pub accept_errors: Counter,
     /// Generation of the snapshot the worker's view shows.

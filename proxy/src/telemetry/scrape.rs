@@ -171,6 +171,8 @@ fn plain(out: &mut Exposition, workers: &[Arc<Events>]) {
     };
     let help = "Retries that were not made because the budget was used up.";
     counter("tulle_retry_budget_exhausted_total", help, |e| &e.retry_budget_exhausted);
+    let help = "Endpoints that were left alone for a while because they kept failing.";
+    counter("tulle_endpoint_ejections_total", help, |e| &e.ejections);
     counter("tulle_accept_errors_total", "Connections the kernel could not hand over.", |e| &e.accept_errors);
     counter("tulle_access_log_dropped_total", "Records dropped as the log was behind.", |e| &e.access_dropped);
     let mut gauge = |name, help, of: fn(&Events) -> &Gauge| {

@@ -20,7 +20,7 @@ use tulle_proto::names;
 use super::endpoint::{self, Assignment};
 use super::fields;
 use crate::base::protocol::Protocol;
-use crate::config::cluster::{Cluster, HttpVersion, Limits, Policy, RetryBudget};
+use crate::config::cluster::{Cluster, HttpVersion, Limits, Outlier, Policy, RetryBudget};
 use crate::config::reject::{Fault, Within};
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
@@ -59,6 +59,7 @@ pub(super) fn nonexistent(name: &Arc<str>) -> Cluster {
         limits: Limits::default(),
         budget: RetryBudget::default(),
         failover_threshold_percent: FAILOVER_THRESHOLD_PERCENT,
+        outlier: None,
         endpoints: Arc::default(),
     }
 }
@@ -96,6 +97,7 @@ pub(super) fn compile(cluster: &cds::Cluster) -> Result<ClusterSpec, Fault> {
         limits,
         budget,
         failover_threshold_percent: inline.threshold_percent.unwrap_or(FAILOVER_THRESHOLD_PERCENT),
+        outlier: outlier(cluster).within("outlier_detection")?,
         endpoints: inline.endpoints,
     };
     Ok(ClusterSpec { cluster: compiled, assignment })
@@ -154,6 +156,27 @@ fn http_options(cluster: &cds::Cluster) -> Result<(HttpVersion, Option<Duration>
     let common = options.common_http_protocol_options.as_ref();
     let idle = fields::nonzero(common.and_then(|c| c.idle_timeout.as_ref()), "idle_timeout").within(field)?;
     Ok((version, idle))
+}
+
+/// Consecutive failures only; what is not named has Envoy's default. Success rates and failure percentages are not
+/// watched: they need more requests than one worker sees of an endpoint.
+fn outlier(cluster: &cds::Cluster) -> Result<Option<Outlier>, Fault> {
+    let Some(wanted) = &cluster.outlier_detection else { return Ok(None) };
+    let number = |value: &Option<UInt32Value>, default: u32| value.as_ref().map_or(default, |v| v.value);
+    let count = |count, enforced| if enforced == 0 { 0 } else { count };
+    let server_errors = count(number(&wanted.consecutive_5xx, 5), number(&wanted.enforcing_consecutive_5xx, 100));
+    let gateway_errors =
+        count(number(&wanted.consecutive_gateway_failure, 5), number(&wanted.enforcing_consecutive_gateway_failure, 0));
+    let max_percent = number(&wanted.max_ejection_percent, 10);
+    if max_percent > 100 {
+        return Err(Fault::new("max_ejection_percent", "is above 100"));
+    }
+    let base =
+        fields::nonzero(wanted.base_ejection_time.as_ref(), "base_ejection_time")?.unwrap_or(Duration::from_secs(30));
+    let longest =
+        fields::nonzero(wanted.max_ejection_time.as_ref(), "max_ejection_time")?.unwrap_or(Duration::from_secs(300));
+    let settings = Outlier { server_errors, gateway_errors, base, longest: longest.max(base), max_percent };
+    Ok((server_errors > 0 || gateway_errors > 0).then_some(settings))
 }
 
 /// Circuit breakers of the default priority; what they do not name has the default of [`Limits`].
