@@ -6,5 +6,5 @@ use std::future::Future;
 /// Boxed: what is spawned per connection must not be copied on its way into the task.
 pub(crate) fn local(future: impl Future<Output = ()> + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the one place")]
-    tokio::task::spawn_local(future);
+    tokio::task::spawn_local(Box::pin(future));
 }
