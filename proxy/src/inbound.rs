@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tulle_identity::spiffe::SpiffeId;
 
@@ -238,7 +237,7 @@ async fn spoken_inside(cx: &Worker, io: &mut Io, protocol: Protocol) -> Result<O
             let sniffed = detect::sniff(tcp, prefix, idle).await.map_err(closed)?;
             Ok(version_of(&sniffed.spoken, protocol))
         }
-        Io::Server(stream) => match tokio::time::timeout(idle, stream.fill_buf()).await {
+        Io::Tls(stream) => match tokio::time::timeout(idle, stream.peek()).await {
             Ok(Ok([])) if protocol == Protocol::Auto => Ok(None),
             Ok(Ok([])) => Err(Reason::DownstreamClosed.into()),
             Ok(Ok(bytes)) => Ok(match detect::classify(bytes) {
@@ -251,7 +250,6 @@ async fn spoken_inside(cx: &Worker, io: &mut Io, protocol: Protocol) -> Result<O
             Ok(Err(error)) => Err(closed(error)),
             Err(_) => Err(Reason::IdleTimeout.into()),
         },
-        Io::Client(_) => Ok(None),
     }
 }
 

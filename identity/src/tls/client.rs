@@ -53,6 +53,8 @@ impl ClientConfigs {
             0 => Resumption::disabled(),
             count => Resumption::in_memory_sessions(count).tls12_resumption(Tls12Resumption::Disabled),
         };
+        // The proxy opens and seals records itself.
+        template.enable_secret_extraction = true;
         Ok(Self { verifier, template, made: RwLock::new(HashMap::new()) })
     }
 

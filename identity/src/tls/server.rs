@@ -33,6 +33,8 @@ pub(super) fn mesh(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let seconds = u32::try_from(ticket_lifetime.as_secs()).unwrap_or(u32::MAX).max(1);
     config.ticketer = Arc::new(TicketRotator::new(seconds, new_ticketer)?);
+    // The proxy opens and seals records itself.
+    config.enable_secret_extraction = true;
     // A pool dials an endpoint again long before it has used up more than one.
     config.send_tls13_tickets = 1;
     Ok(config)

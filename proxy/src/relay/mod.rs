@@ -46,7 +46,7 @@ impl Stream for Io {
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(socket) => socket.direct(),
-            Self::Server(_) | Self::Client(_) => None,
+            Self::Tls(_) => None,
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use rustls::server::UnbufferedServerConnection;
 use tulle_identity::spiffe::SpiffeId;
 use tulle_identity::tls::verify::{self, VerifyError};
 use tulle_identity::tls::{self, Alpn, MeshTls};
 use tulle_proto::names;
 
+use super::shake::{Shaken, shake};
 use crate::base::failure::{Failure, Reason};
 use crate::conn::{Io, Socket};
 
@@ -42,13 +43,14 @@ pub(crate) struct Accepted {
 /// # Errors
 /// `TlsHandshake`, `CertExpired` or `IdentityMismatch`; the connection is then of no more use.
 pub(crate) async fn accept(keys: &MeshTls, socket: Socket, timeout: Duration) -> Result<Accepted, Failure> {
-    let handshake = TlsAcceptor::from(keys.server()).accept(socket);
-    let stream = match tokio::time::timeout(timeout, handshake).await {
-        Ok(Ok(stream)) => stream,
+    let broken = |error| Failure::new(Reason::TlsHandshake).because(error);
+    let side = UnbufferedServerConnection::new(keys.server()).map_err(broken)?;
+    let shaken = match tokio::time::timeout(timeout, shake(side, socket)).await {
+        Ok(Ok(shaken)) => shaken,
         Ok(Err(error)) => return Err(Failure::new(reason(&error)).because(error)),
         Err(_) => return Err(Failure::new(Reason::TlsHandshake).because("handshake timeout")),
     };
-    let session = stream.get_ref().1;
+    let session = shaken.side();
     let Some(peer) = tls::peer_id(session.peer_certificates()) else {
         return Err(Failure::new(Reason::CertExpired));
     };
@@ -57,7 +59,8 @@ pub(crate) async fn accept(keys: &MeshTls, socket: Socket, timeout: Duration) ->
         Some(names::ALPN_MESH_H1 | b"http/1.1") => Inside::Http1,
         _ => Inside::Unsaid,
     };
-    Ok(Accepted { io: Io::Server(Box::new(stream)), peer, inside })
+    let stream = shaken.into_stream().map_err(|error| Failure::new(Reason::TlsHandshake).because(error))?;
+    Ok(Accepted { io: Io::Tls(Box::new(stream)), peer, inside })
 }
 
 /// Dials a mesh peer over `socket`: it must be `expected`. Nothing of a request was sent when this fails.
@@ -73,9 +76,11 @@ pub(crate) async fn connect(
     timeout: Duration,
 ) -> Result<Io, Failure> {
     let name = ServerName::IpAddress(address.into());
-    let handshake = TlsConnector::from(Arc::clone(&keys.client(expected, alpn))).connect(name, socket);
-    match tokio::time::timeout(timeout, handshake).await {
-        Ok(Ok(stream)) => Ok(Io::Client(Box::new(stream))),
+    let broken = |error| Failure::safe(Reason::TlsHandshake).because(error);
+    let side = UnbufferedClientConnection::new(keys.client(expected, alpn), name).map_err(broken)?;
+    let shaken = tokio::time::timeout(timeout, shake(side, socket)).await;
+    match shaken.map(|shaken| shaken.and_then(Shaken::into_stream)) {
+        Ok(Ok(stream)) => Ok(Io::Tls(Box::new(stream))),
         Ok(Err(error)) => Err(Failure::safe(reason(&error)).because(error)),
         Err(_) => Err(Failure::safe(Reason::ConnectTimeout).because("handshake timeout")),
     }

@@ -3,6 +3,12 @@
 //! Buffers are not kept here: whoever reads brings one, so that an idle connection holds its socket, its TLS state
 //! and nothing else.
 
+/// TLS after its handshake.
+mod tls;
+
+/// Records of TLS.
+mod record;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -11,8 +17,9 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
 use tokio_util::io::poll_read_buf;
+
+pub(crate) use self::tls::{Session, Tls};
 
 /// A TCP socket and bytes that were read from it before its owner was known, which are read again first.
 #[derive(Debug)]
@@ -88,15 +95,13 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A byte stream: plain, or TLS with us on either side.
+/// A byte stream.
 #[derive(Debug)]
 pub(crate) enum Io {
     /// TCP.
     Plain(Socket),
-    /// TLS we accepted.
-    Server(Box<server::TlsStream<Socket>>),
-    /// TLS we asked for.
-    Client(Box<client::TlsStream<Socket>>),
+    /// TLS.
+    Tls(Box<Tls>),
 }
 
 impl Io {
@@ -104,8 +109,7 @@ impl Io {
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(s) => s.tcp(),
-            Self::Server(s) => s.get_ref().0.tcp(),
-            Self::Client(s) => s.get_ref().0.tcp(),
+            Self::Tls(s) => s.socket().tcp(),
         }
     }
 }
@@ -114,11 +118,7 @@ macro_rules! each {
     ($self:ident, $s:ident => $call:expr) => {
         match $self.get_mut() {
             Io::Plain($s) => $call,
-            Io::Server(boxed) => {
-                let $s = boxed.as_mut();
-                $call
-            }
-            Io::Client(boxed) => {
+            Io::Tls(boxed) => {
                 let $s = boxed.as_mut();
                 $call
             }
