@@ -177,7 +177,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", type=lambda text: text.split(","), help="goals, as G1,G3")
     parser.add_argument("--peers", type=lambda text: text.split(","), help="as tulle,envoy")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--idle", type=int, default=1000)
     parser.add_argument("--out", type=pathlib.Path)
