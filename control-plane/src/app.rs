@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +43,15 @@ const KEYS_AGAIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start, see [`start`], or when a listener fails while it runs.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let handle = start(settings).await?;
+    let mut shutdown = pin!(shutdown);
+    let handle = tokio::select! {
+        biased; // a cluster that does not answer keeps nobody from ending
+        () = &mut shutdown => return Ok(()),
+        started = Box::pin(start(settings)) => started?,
+    };
     let failed = tokio::select! {
         biased; // asked to end and failing at once is an orderly end
-        () = shutdown => false,
+        () = &mut shutdown => false,
         () = handle.shutdown.cancelled() => true,
     };
     handle.shutdown().await;

@@ -82,7 +82,11 @@ impl<T: Manifest> Follow<T> {
                 let pause = self.backoff.next().unwrap_or_default();
                 self.again = Some(Instant::now() + pause);
                 let trouble = trouble::<T>(&error);
-                tracing::warn!(kind = T::KIND, %error, again_in = ?pause, "watching failed");
+                if trouble.absent {
+                    tracing::debug!(kind = T::KIND, again_in = ?pause, "the API does not have the kind");
+                } else {
+                    tracing::warn!(kind = T::KIND, %error, again_in = ?pause, "watching failed");
+                }
                 if trouble.reason.is_some() || trouble.absent {
                     // From the list again, so that it is seen when all is well.
                     self.events = Self::events(&self.client);

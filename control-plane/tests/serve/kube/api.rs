@@ -65,6 +65,13 @@ impl Api {
         let key = rcgen::KeyPair::generate().unwrap();
         std::fs::write(dir.path().join("accounts.key"), key.serialize_pem()).unwrap();
         let mut api = Self { dir, port, etcd_port, _etcd: etcd, server: None };
+        // The server gives up on an etcd that is slow to start.
+        let up = async {
+            while tokio::net::TcpStream::connect(("127.0.0.1", etcd_port)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, up).await.unwrap();
         api.resume().await;
         Some(api)
     }
