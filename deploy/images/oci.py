@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes one container image as an OCI tar, from nothing but files: no daemon, no base image.
 
-    oci.py OUTPUT.tar NAME:TAG --entrypoint /PROGRAM [--user UID:GID] [--file SOURCE=/DESTINATION]...
+    oci.py OUTPUT.tar NAME:TAG --entrypoint /PROGRAM [--user UID:GID] [--env NAME=VALUE]...
+        --file SOURCE=/DESTINATION...
 
 The same files give the same bytes. `ctr images import`, `docker load`, `podman load` and `skopeo copy` read it.
 """
@@ -39,7 +40,7 @@ def layer(files):
     return buffer.getvalue()
 
 
-def write(output, name, files, entrypoint, user):
+def write(output, name, files, entrypoint, user, env=()):
     """Writes the image `name` ("registry/repository:tag") to the file `output`."""
     plain = layer(files)
     packed = gzip.compress(plain, compresslevel=6, mtime=0)
@@ -54,7 +55,7 @@ def write(output, name, files, entrypoint, user):
     config = blob(json.dumps({
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],
         "os": "linux",
-        "config": {"Entrypoint": [entrypoint], "User": user},
+        "config": {"Entrypoint": [entrypoint], "User": user, "Env": list(env)},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(plain).hexdigest()}"]},
     }).encode(), "config.v1+json")
     manifest = blob(json.dumps({
@@ -81,9 +82,11 @@ def main():
     parser.add_argument("name")
     parser.add_argument("--entrypoint", required=True)
     parser.add_argument("--user", default="1337:1337")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--file", action="append", required=True, metavar="SOURCE=/DESTINATION")
     args = parser.parse_args()
-    write(args.output, args.name, [tuple(pair.rsplit("=", 1)) for pair in args.file], args.entrypoint, args.user)
+    files = [tuple(pair.rsplit("=", 1)) for pair in args.file]
+    write(args.output, args.name, files, args.entrypoint, args.user, args.env)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ pub(crate) fn memory(cluster: &mut Cluster) -> anyhow::Result<()> {
 /// The working set of a pod's sidecar, as `kubectl top` shows it.
 fn sidecar_memory(cluster: &Cluster, pod: &serde_json::Value) -> anyhow::Result<u64> {
     let node = pod["spec"]["nodeName"].as_str().context("a pod on a node")?;
-    let summary = cluster.kubectl(&format!("get --raw /api/v1/nodes/{node}/proxy/stats/summary"))?;
-    let summary: serde_json::Value = serde_json::from_str(&summary)?;
-    let pods = summary["pods"].as_array().context("pods")?;
-    let stats = pods.iter().find(|stats| stats["podRef"]["uid"] == pod["metadata"]["uid"]).context("the pod")?;
-    let containers = stats["containers"].as_array().context("containers")?;
-    let sidecar = containers.iter().find(|container| container["name"] == "tulle-proxy").context("the sidecar")?;
-    sidecar["memory"]["workingSetBytes"].as_u64().context("a figure")
+    let name = pod["metadata"]["name"].as_str().context("a name")?;
+    let metrics = cluster.kubectl(&format!("get --raw /api/v1/nodes/{node}/proxy/metrics/resource"))?;
+    let series =
+        format!("container_memory_working_set_bytes{{container=\"tulle-proxy\",namespace=\"shop\",pod=\"{name}\"}} ");
+    let figure = metrics.lines().find_map(|line| line.strip_prefix(&series)).context("a figure of the sidecar")?;
+    // In the exponent form of floats, with a time behind it.
+    let figure: f64 = figure.split(' ').next().unwrap_or_default().parse()?;
+    Ok(figure as u64)
 }
