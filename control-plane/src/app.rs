@@ -27,7 +27,7 @@ use crate::source::file::FileSource;
 use crate::source::kube::{self, KubeSource, Sink};
 use crate::status;
 use crate::translate::Translator;
-use crate::xds::{Admission, Proxies, Shared};
+use crate::xds::{Admission, Interest, Proxies, Shared};
 
 /// Clients that receive their first configuration at once.
 const INITIAL_SYNCS: usize = 64;
@@ -118,11 +118,14 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let stop = shutdown.clone().drop_guard();
     let tasks = TaskTracker::new();
     let (registry, source) = watch(&settings, client.as_ref())?;
+    let changes = registry.changes().context("the registry runs")?;
+    let interest = Interest::default();
     let shared = Arc::new(Shared {
         translator: Arc::new(Translator::new(&settings.cluster_domain, settings.trust_domain.clone())),
         registry: registry.clone(),
         bundle: authority.bundle(),
         admission: Admission::new(INITIAL_SYNCS),
+        interest: interest.clone(),
         proxies: Proxies::default(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
@@ -139,6 +142,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let (incoming, accepting) = TlsIncoming::new(xds, serving.configs(), metrics.clone(), Tuning::default());
     spawn_until(&tasks, &shutdown, accepting);
     spawn_until(&tasks, &shutdown, serving.run());
+    spawn_until(&tasks, &shutdown, interest.follow(changes));
     if let Some(client) = client {
         let written = status::run(client, registry.subscribe(), authority.bundle());
         spawn_until(&tasks, &shutdown, written);

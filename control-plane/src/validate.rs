@@ -13,7 +13,7 @@ pub fn validate(directory: &Path) -> Vec<Problem> {
     let mut writer = Writer::default();
     writer.apply(0, Delta::Reset(items));
     writer.apply(0, Delta::Problems(problems));
-    writer.build().problems().to_vec()
+    writer.build().0.problems().to_vec()
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(crate) struct Caller {
     pub(crate) id: SpiffeId,
     /// The pod its token is of, in a cluster.
     pub(crate) pod: Option<Key>,
+    /// When the proof of it ends: nothing is served to the caller beyond.
+    pub(crate) expires: SystemTime,
 }
 
 impl Callers {
@@ -77,7 +79,7 @@ impl Callers {
                 "the workload token is of {}, this is trust domain {}",
                 claims.id, self.trust_domain
             ))),
-            Ok(claims) => Ok(Caller { id: claims.id, pod: None }),
+            Ok(claims) => Ok(Caller { id: claims.id, pod: None, expires: claims.expires }),
             Err(error) => self.reviewed(token, &error).await,
         }
     }
@@ -92,7 +94,7 @@ impl Callers {
         let pod = reviewer.review(token, &claimed).await?;
         let id = SpiffeId::workload(&self.trust_domain, &pod.key.namespace, &pod.service_account)
             .map_err(|error| Status::unauthenticated(format!("no identity can be made of the token: {error}")))?;
-        Ok(Caller { id, pod: Some(pod.key) })
+        Ok(Caller { id, pod: Some(pod.key), expires: claimed.expires })
     }
 }
 

@@ -9,6 +9,7 @@ mod merge;
 mod mesh;
 mod names;
 mod store;
+mod topics;
 mod writer;
 
 #[cfg(test)]
@@ -17,13 +18,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 pub use mesh::{
     Account, AddressOwner, Endpoint, InboundPort, InboundView, Mesh, PortView, ServiceView, Spread, WorkloadView,
 };
 pub(crate) use names::{OUTBOUND, POD_PREFIX, Target, target};
+pub(crate) use topics::{Changes, Topic};
 pub(crate) use writer::Writer;
 
 use crate::model::Delta;
@@ -35,11 +37,15 @@ pub const QUIET: Duration = Duration::from_millis(50);
 /// Steps of sources that wait for the writer; a source that is faster waits.
 const BACKLOG: usize = 64;
 
+/// Publications whose changes a reader may be behind before it is told that everything changed.
+const CHANGES: usize = 64;
+
 /// A running registry. Dropping it and all [`Input`]s ends its task.
 #[derive(Debug)]
 pub struct Registry {
     mesh: watch::Receiver<Arc<Mesh>>,
     synced: watch::Receiver<bool>,
+    changes: broadcast::WeakSender<Arc<Changes>>,
 }
 
 /// Where one source puts what it reads.
@@ -60,16 +66,29 @@ impl Registry {
         let (steps, received) = mpsc::channel(BACKLOG);
         let (mesh_sender, mesh) = watch::channel(Arc::new(Mesh::default()));
         let (synced_sender, synced) = watch::channel(sources == 0);
-        let published = Published { mesh: mesh_sender, synced: synced_sender, waiting: (0..sources).collect() };
+        let change_sender = broadcast::Sender::new(CHANGES);
+        let changes = change_sender.downgrade();
+        let waiting = (0..sources).collect();
+        let published = Published { mesh: mesh_sender, changes: change_sender, synced: synced_sender, waiting };
         #[expect(clippy::disallowed_methods, reason = "the one writer, beside the request path")]
         tokio::spawn(run(received, published));
         let input = |source| Input { source, steps: steps.clone() };
-        (Self { mesh, synced }, (0..sources).map(input).collect())
+        (Self { mesh, synced, changes }, (0..sources).map(input).collect())
+    }
+
+    /// The newest mesh.
+    pub(crate) fn mesh(&self) -> Arc<Mesh> {
+        self.mesh.borrow().clone()
     }
 
     /// The newest mesh, and word of newer ones.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Mesh>> {
         self.mesh.clone()
+    }
+
+    /// What each mesh published from now on touched; told after the mesh is there. None when the writer has ended.
+    pub(crate) fn changes(&self) -> Option<broadcast::Receiver<Arc<Changes>>> {
+        Some(self.changes.upgrade()?.subscribe())
     }
 
     /// Whether every source delivered its first set, and a mesh with all of them is published.
@@ -105,6 +124,7 @@ impl Input {
 /// The writer's side of what readers see.
 struct Published {
     mesh: watch::Sender<Arc<Mesh>>,
+    changes: broadcast::Sender<Arc<Changes>>,
     synced: watch::Sender<bool>,
     /// Sources that did not deliver a set yet.
     waiting: Vec<usize>,
@@ -126,7 +146,10 @@ async fn run(mut steps: mpsc::Receiver<(usize, Vec<Delta>)>, mut published: Publ
             let Ok(step) = steps.try_recv() else { break };
             writer_step(&mut writer, &mut published, step);
         }
-        published.mesh.send_replace(writer.build());
+        let (mesh, changes) = writer.build();
+        published.mesh.send_replace(mesh);
+        // An error means that nobody is there to be told.
+        let _ = published.changes.send(Arc::new(changes));
         published.synced.send_replace(published.waiting.is_empty());
         earliest = Instant::now() + QUIET;
     }

@@ -96,7 +96,7 @@ impl Bench {
 
     fn step(&mut self, delta: Delta) -> Arc<Mesh> {
         self.writer.apply(0, delta);
-        self.writer.build()
+        self.writer.build().0
     }
 
     fn upsert(&mut self, item: Item) -> Arc<Mesh> {

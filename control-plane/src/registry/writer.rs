@@ -11,6 +11,7 @@ use super::index::{Dirty, Index};
 use super::merge;
 use super::mesh::{AddressOwner, InboundView, Mesh, NamespaceView, ServiceView, WorkloadView};
 use super::store::{SourceId, Store};
+use super::topics::{Changes, Topic};
 use crate::model::{Delta, Key, Kind, ObjectRef, Problem, Severity};
 
 /// Applies deltas and builds meshes.
@@ -25,6 +26,8 @@ pub(crate) struct Writer {
     of_services: BTreeMap<Key, Vec<Problem>>,
     of_owners: BTreeMap<Key, Vec<Problem>>,
     of_addresses: BTreeMap<IpAddr, Vec<Problem>>,
+    /// What the build under way touches.
+    touched: Vec<Topic>,
 }
 
 impl Writer {
@@ -44,8 +47,8 @@ impl Writer {
         }
     }
 
-    /// Builds what the steps since the last call touched, and returns the mesh of now.
-    pub(crate) fn build(&mut self) -> Arc<Mesh> {
+    /// Builds what the steps since the last call touched, and returns the mesh of now, and what it touched.
+    pub(crate) fn build(&mut self) -> (Arc<Mesh>, Changes) {
         let dirty = std::mem::take(&mut self.dirty);
         self.mesh.version = self.mesh.version.saturating_add(1);
         for namespace in &dirty.namespaces {
@@ -54,6 +57,8 @@ impl Writer {
             let view = self.namespace(namespace);
             if view.policy != policy {
                 (view.policy, view.policy_changed) = (policy, version);
+                let workloads = self.index.workloads.get(namespace).into_iter().flat_map(BTreeMap::values);
+                self.touched.extend(workloads.flat_map(|w| &w.addresses).map(|address| Topic::address(*address)));
             }
         }
         for key in &dirty.workloads {
@@ -71,7 +76,7 @@ impl Writer {
         let index = &self.index;
         self.mesh.namespaces.retain(|name, view| !view.is_empty() || index.namespaces.contains_key(name));
         self.mesh.problems = self.problems().into();
-        Arc::new(self.mesh.clone())
+        (Arc::new(self.mesh.clone()), Changes::of(std::mem::take(&mut self.touched)))
     }
 
     fn namespace(&mut self, name: &Arc<str>) -> &mut NamespaceView {
@@ -97,6 +102,8 @@ impl Writer {
     fn build_service(&mut self, key: &Key) {
         let version = self.mesh.version;
         let service = self.index.services.get(&key.namespace).and_then(|s| s.get(&key.name));
+        self.touched.push(Topic::service(key));
+        self.touched.extend(service.iter().flat_map(|s| &s.cluster_ips).map(|address| Topic::address(*address)));
         let mut problems = Vec::new();
         let new = service.map(|service| merge::service(&self.index, service, &mut problems));
         keep(&mut self.of_services, key, problems);
@@ -126,8 +133,17 @@ impl Writer {
         let new = merge::inbound(&self.index, owner, &mut problems);
         keep(&mut self.of_owners, owner, problems);
         let old = self.mesh.inbound(owner).cloned();
+        if let (Some(old), Some(new)) = (&old, &new)
+            && old.ports == new.ports
+            && old.mtls == new.mtls
+        {
+            return;
+        }
+        self.touched.push(Topic::inbound(owner));
+        // What is spoken at an instance's own address is known from here, too.
+        let addresses = self.index.instances(owner).flat_map(|workload| &workload.addresses);
+        self.touched.extend(addresses.map(|address| Topic::address(*address)));
         match (old, new) {
-            (Some(old), Some(new)) if old.ports == new.ports && old.mtls == new.mtls => {}
             (_, Some(new)) => {
                 let view = Arc::new(InboundView { changed: version, ..new });
                 self.namespace(&owner.namespace).inbound.insert(owner.name.clone(), view);
@@ -141,6 +157,7 @@ impl Writer {
     }
 
     fn build_address(&mut self, address: IpAddr) {
+        self.touched.push(Topic::address(address));
         let version = self.mesh.version;
         let claims = self.index.claims.get(&address);
         let owner = claims.and_then(|c| c.first()).map(|claim| claim.owner.clone());

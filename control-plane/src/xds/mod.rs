@@ -15,6 +15,9 @@ mod node;
 /// How many clients may receive their first configuration at once.
 mod admission;
 
+/// Who is told of what.
+mod interest;
+
 /// The clients connected now.
 mod proxies;
 
@@ -25,5 +28,6 @@ mod stream;
 mod service;
 
 pub(crate) use admission::Admission;
+pub(crate) use interest::Interest;
 pub(crate) use proxies::{Proxies, ProxyReport};
 pub(crate) use service::{Ads, Shared};

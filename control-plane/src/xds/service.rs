@@ -15,7 +15,7 @@ use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Disc
 
 use super::session::{Delta, Session, Sotw};
 use super::stream;
-use super::{Admission, Proxies};
+use super::{Admission, Interest, Proxies};
 use crate::caller::Callers;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     /// The newest trust bundle.
     pub(crate) bundle: watch::Receiver<Arc<TrustBundle>>,
     pub(crate) admission: Admission,
+    pub(crate) interest: Interest,
     pub(crate) proxies: Proxies,
     pub(crate) metrics: Metrics,
     /// Ends every stream.

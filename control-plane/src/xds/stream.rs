@@ -3,13 +3,14 @@
 //! A response is made only when there is room for it on the wire, from the mesh that is newest at that moment.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Status, Streaming};
 
 use super::admission::{TURN, Turn};
+use super::interest::{Interests, Touched};
 use super::node::{self, Client};
 use super::proxies::Registration;
 use super::service::Shared;
@@ -39,15 +40,25 @@ pub(super) async fn run<S: Session>(
     responses: Responses<S>,
 ) {
     let shutdown = shared.shutdown.clone();
+    let expires = caller.as_ref().map(|caller| caller.expires);
     let served = tokio::select! {
-        biased; // a shutdown ends streams that never pause
+        biased; // a shutdown ends streams that never pause, and so does the end of the caller's proof
         () = shutdown.cancelled() => Err(Status::unavailable("the control plane is shutting down")),
+        () = passed(expires) => Err(Status::unauthenticated("the workload token has expired: come back with a new one")),
         served = serve::<S>(&shared, caller, requests, &responses) => served,
     };
     if let Err(status) = served {
         tracing::debug!(code = ?status.code(), reason = status.message(), "discovery stream ended");
         // There may be no room, or nobody left to read it: then the stream just closes.
         let _ = tokio::time::timeout(Duration::from_secs(1), responses.send(Err(status))).await;
+    }
+}
+
+/// Waits until `time` has passed; for ever without one.
+async fn passed(time: Option<SystemTime>) {
+    match time {
+        Some(time) => tokio::time::sleep(time.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -131,14 +142,16 @@ struct Stream<'a, S: Session> {
     client: &'a Client,
     session: S,
     view: View,
+    interests: Interests,
     registration: Registration,
 }
 
 impl<'a, S: Session> Stream<'a, S> {
     fn new(shared: &'a Shared, client: &'a Client, registration: Registration) -> Self {
-        let (mesh, bundle) = (shared.registry.subscribe().borrow().clone(), shared.bundle.borrow().clone());
+        let (mesh, bundle) = (shared.registry.mesh(), shared.bundle.borrow().clone());
         let view = View::new(shared.translator.clone(), client.scope.clone(), mesh, &bundle);
-        Self { shared, client, session: S::default(), view, registration }
+        let interests = shared.interest.join();
+        Self { shared, client, session: S::default(), view, interests, registration }
     }
 
     async fn serve(
@@ -147,8 +160,7 @@ impl<'a, S: Session> Stream<'a, S> {
         responses: &Responses<S>,
         turn: Turn,
     ) -> Result<(), Status> {
-        let (mut meshes, mut bundles) = (self.shared.registry.subscribe(), self.shared.bundle.clone());
-        meshes.mark_changed();
+        let mut bundles = self.shared.bundle.clone();
         bundles.mark_unchanged();
         let mut turn = Some(turn);
         let turn_over = tokio::time::sleep(TURN);
@@ -165,9 +177,8 @@ impl<'a, S: Session> Stream<'a, S> {
                         curious = true;
                     }
                 },
-                changed = meshes.changed() => {
-                    changed.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
-                    self.view.set_mesh(meshes.borrow_and_update().clone());
+                touched = self.interests.word() => {
+                    self.view.set_mesh(self.shared.registry.mesh(), touched);
                     curious = true;
                 }
                 changed = bundles.changed() => {
@@ -185,6 +196,7 @@ impl<'a, S: Session> Stream<'a, S> {
                     match self.session.next(&self.view) {
                         Some(sent) => room.send(Ok(self.note(sent))),
                         None => {
+                            self.view.settle();
                             curious = false;
                             turn = None;
                         }
@@ -196,7 +208,14 @@ impl<'a, S: Session> Stream<'a, S> {
 
     /// Takes in a request and notes what it says.
     fn heard(&mut self, request: S::Request) -> Result<(), Status> {
-        match self.session.on_request(request).map_err(|refused| status_of_refusal(&refused))? {
+        let asks = S::asks(&request);
+        let heard = self.session.on_request(request).map_err(|refused| status_of_refusal(&refused))?;
+        if asks {
+            self.interests.set(self.session.topics());
+            // Read after: what is published from now on is told.
+            self.view.set_mesh(self.shared.registry.mesh(), Touched::Nothing);
+        }
+        match heard {
             Heard::Subscribe | Heard::Ack(_) => {}
             Heard::Nack { ty, names, reason } => {
                 self.shared.metrics.nacks.get_or_create(&TypeLabel::of(ty)).inc();

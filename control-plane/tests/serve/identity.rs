@@ -1,5 +1,7 @@
 //! Who may read what: tokens and what the node claims (CP-07).
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 use tulle_proto::ResourceType::Cluster;
 use tulle_proto::envoy::config::core::v3::Node;
@@ -56,4 +58,17 @@ async fn the_server_proves_who_it_is() {
     let (one, other) = (World::start().await, World::start().await);
     let refused = connect_tls(one.handle.xds_addr, &other.bundle()).await;
     assert!(refused.is_err(), "another mesh's roots must not do");
+}
+
+/// A stream lives no longer than the proof of who reads it.
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let world = World::start().await;
+    let token = world.token_for("shop", "web", Duration::from_secs(3));
+    let mut stream = Delta::open(world.connect().await, Some(&token), tulle_node("shop", "web", "web")).await.unwrap();
+    stream.ask(Cluster, &[REVIEWS_80]).await;
+    stream.take().await;
+    let ended = stream.next().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended}");
+    attempt(&world, Some(&world.token("shop", "web")), tulle_node("shop", "web", "web")).await.unwrap();
 }

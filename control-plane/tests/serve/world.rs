@@ -114,9 +114,13 @@ impl World {
     }
 
     pub(crate) fn token(&self, namespace: &str, account: &str) -> String {
+        self.token_for(namespace, account, Duration::from_secs(600))
+    }
+
+    pub(crate) fn token_for(&self, namespace: &str, account: &str, life: Duration) -> String {
         let id = SpiffeId::workload(&domain(), namespace, account).unwrap();
         let issuer = TokenIssuer::open(&self.state()).unwrap();
-        issuer.issue(&id, Duration::from_secs(600), SystemTime::now()).unwrap()
+        issuer.issue(&id, life, SystemTime::now()).unwrap()
     }
 
     /// A connection over TLS, trusting the published bundle.

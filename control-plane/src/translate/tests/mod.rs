@@ -5,6 +5,7 @@
 //! `UPDATE_GOLDEN=1` writes the outputs anew; a difference in one is a change of the API.
 
 mod render;
+mod touched;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ fn mesh(manifest: &str) -> Arc<Mesh> {
     assert_eq!(problems, [], "golden inputs are right");
     let mut writer = Writer::default();
     writer.apply(0, Delta::Reset(items));
-    writer.build()
+    writer.build().0
 }
 
 /// A client written as `tulle@eu/zone-a`.

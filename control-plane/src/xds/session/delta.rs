@@ -11,7 +11,7 @@ use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Reso
 use tulle_proto::envoy::config::core::v3::Node;
 
 use super::state::{Answered, Entry, Held, TypeState};
-use super::{Heard, MAX_NAMES, MAX_RESPONSE_BYTES, MAX_UNANSWERED, Refused, Report, Sent, Session, World};
+use super::{Heard, MAX_NAMES, MAX_RESPONSE_BYTES, MAX_UNANSWERED, Refused, Report, Sent, Session, Topics, World};
 use super::{check_name, has_wildcard, wire_size};
 use crate::translate::Resource;
 
@@ -30,6 +30,12 @@ impl Session for Delta {
 
     fn take_node(request: &mut Self::Request) -> Option<Node> {
         request.node.take()
+    }
+
+    fn asks(request: &Self::Request) -> bool {
+        let (subscribe, unsubscribe) = (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
+        // A first request without names may be one for everything.
+        !subscribe.is_empty() || !unsubscribe.is_empty() || request.response_nonce.is_empty()
     }
 
     fn on_request(&mut self, request: Self::Request) -> Result<Heard, Refused> {
@@ -58,6 +64,12 @@ impl Session for Delta {
     fn next(&mut self, world: &dyn World) -> Option<Sent<Self::Response>> {
         let parts = self.next_parts(world)?;
         Some(self.respond(world, parts))
+    }
+
+    fn topics(&self) -> Topics {
+        let mut topics = Topics::default();
+        self.types.values().for_each(|state| state.topics(&mut topics));
+        topics
     }
 
     fn report(&self) -> Report {
@@ -171,7 +183,7 @@ fn subscribe(state: &mut TypeState, ty: ResourceType, first: bool, request: Delt
         let name: Arc<str> = name.as_str().into();
         // Asking again means asking anew, unless the client says what it still holds from an earlier stream.
         let brought = if first { held.remove(&*name) } else { None };
-        let entry = state.entries.entry(name.clone()).or_default();
+        let entry = state.entry(&name);
         entry.explicit = true;
         entry.held = brought.map_or(Held::Unknown, |version| Held::Version(version.into()));
         state.gone.remove(&name);
@@ -184,7 +196,8 @@ fn subscribe(state: &mut TypeState, ty: ResourceType, first: bool, request: Delt
             state.wildcard_asked = held.is_empty();
             let brought = held.into_iter().filter(|(name, _)| check_name(name).is_ok());
             for (name, version) in brought {
-                state.entries.insert(name.into(), Entry { explicit: false, held: Held::Version(version.into()) });
+                let entry = Entry::new(&name, false, Held::Version(version.into()));
+                state.entries.insert(name.into(), entry);
             }
         } else {
             state.wildcard_asked = true;
@@ -203,6 +216,7 @@ fn answer(state: &mut TypeState, ty: ResourceType, world: &dyn World) -> Option<
         let Some(name) = state.asked.pop_first() else { break };
         state.dirty.remove(&name);
         let Some(entry) = state.entries.get_mut(&name) else { continue };
+        entry.noticed = world.clock(ty);
         match world.resource(ty, &name) {
             Some(resource) if entry.held.is(&resource.version) => {}
             Some(resource) => {
@@ -268,10 +282,10 @@ fn wildcard_changes(
         }
     }
     for resource in &all {
-        let entry = state.entries.entry(resource.name.clone()).or_default();
-        if !entry.explicit {
+        if !state.entry(&resource.name).explicit {
             state.gone.remove(&resource.name);
         }
+        let entry = state.entry(&resource.name);
         if entry.held.is(&resource.version) {
             continue;
         }

@@ -27,6 +27,9 @@ pub(crate) use delta::Delta;
 pub(crate) use sotw::Sotw;
 pub(crate) use state::Report;
 
+use std::collections::HashSet;
+
+use crate::registry::Topic;
 use crate::translate::Resource;
 use tulle_proto::ResourceType;
 use tulle_proto::envoy::config::core::v3::Node;
@@ -44,12 +47,17 @@ const MAX_UNANSWERED: usize = 16;
 /// A response is closed when its resources reach this size, a quarter below the 4 MiB at which gRPC receivers refuse.
 const MAX_RESPONSE_BYTES: usize = 3 * 1024 * 1024;
 
+/// A set of topics.
+pub(crate) type Topics = HashSet<Topic, rapidhash::fast::RandomState>;
+
 /// What a session asks of the configuration it serves. Implemented by the newest mesh, as one client sees it.
 pub(crate) trait World {
     /// The version of what resources of `ty` are made of; never decreases within a stream.
     fn clock(&self, ty: ResourceType) -> u64;
     /// The clock at which `name` last changed or later, 0 if it never existed; `*` asks for the wildcard's set.
     fn changed_at(&self, ty: ResourceType, name: &str) -> u64;
+    /// Whether names about `topic` may have changed since the session was last looked at to its end.
+    fn touched(&self, ty: ResourceType, topic: Topic) -> bool;
     /// The resource, if it exists.
     fn resource(&self, ty: ResourceType, name: &str) -> Option<Resource>;
     /// Every resource of a wildcard subscription.
@@ -68,6 +76,9 @@ pub(crate) trait Session: Default + Send {
     /// Takes the node out of a request; the first of a stream must have one.
     fn take_node(request: &mut Self::Request) -> Option<Node>;
 
+    /// Whether the request may change what is asked for.
+    fn asks(request: &Self::Request) -> bool;
+
     /// Takes in one request.
     ///
     /// # Errors
@@ -77,6 +88,9 @@ pub(crate) trait Session: Default + Send {
 
     /// The next response the client should get, if any. Call again until `None`; then after each request or new world.
     fn next(&mut self, world: &dyn World) -> Option<Sent<Self::Response>>;
+
+    /// What everything that is asked for is about.
+    fn topics(&self) -> Topics;
 
     /// What the client was sent and answered, for dumps.
     fn report(&self) -> Report;

@@ -13,7 +13,7 @@ use tulle_proto::discovery::{DiscoveryRequest, DiscoveryResponse};
 use tulle_proto::envoy::config::core::v3::Node;
 
 use super::state::{Answered, Entry, Held, TypeState};
-use super::{Heard, MAX_NAMES, Refused, Report, Sent, Session, World, check_name, has_wildcard};
+use super::{Heard, MAX_NAMES, Refused, Report, Sent, Session, Topics, World, check_name, has_wildcard};
 use crate::translate::Resource;
 
 /// State of a state-of-the-world stream.
@@ -42,6 +42,11 @@ impl Session for Sotw {
 
     fn take_node(request: &mut Self::Request) -> Option<Node> {
         request.node.take()
+    }
+
+    fn asks(_: &Self::Request) -> bool {
+        // Each request has the whole list.
+        true
     }
 
     fn on_request(&mut self, request: Self::Request) -> Result<Heard, Refused> {
@@ -97,6 +102,12 @@ impl Session for Sotw {
         let (ty, found) =
             self.types.iter_mut().rev().find_map(|(&ty, slot)| Some((ty, look(slot, ty, world, true)?)))?;
         Some(self.respond(ty, found))
+    }
+
+    fn topics(&self) -> Topics {
+        let mut topics = Topics::default();
+        self.types.values().for_each(|slot| slot.state.topics(&mut topics));
+        topics
     }
 
     fn report(&self) -> Report {
@@ -176,10 +187,11 @@ fn subscribe(slot: &mut Type, ty: ResourceType, names: &[String]) {
         }
     }
     for name in wanted {
-        let entry = state.entries.entry(name.into()).or_default();
+        let name: Arc<str> = name.into();
+        let entry = state.entry(&name);
         if !entry.explicit {
-            *entry = Entry { explicit: true, held: Held::Unknown };
-            state.asked.insert(name.into());
+            (entry.explicit, entry.held) = (true, Held::Unknown);
+            state.asked.insert(name);
         }
     }
 }
@@ -230,7 +242,7 @@ fn full_set(state: &mut TypeState, ty: ResourceType, world: &dyn World, shrink: 
         entry.explicit || exists
     });
     for resource in resources.values() {
-        state.entries.entry(resource.name.clone()).or_default().held = Held::Version(resource.version.clone());
+        state.entry(&resource.name).held = Held::Version(resource.version.clone());
     }
     state.settle();
     let version = digest(resources.values().map(|resource| (&*resource.name, &*resource.version)));

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tulle_proto::ResourceType;
 
-use super::World;
+use super::{Topics, World};
+use crate::registry::Topic;
 
 /// Longest NACK text kept, in bytes: clients put whole configurations into it.
 const MAX_REASON_BYTES: usize = 1024;
@@ -38,11 +39,22 @@ impl Held {
 }
 
 /// One name of one type.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Entry {
     /// Subscribed by name; otherwise it is here because of a wildcard.
     pub(super) explicit: bool,
     pub(super) held: Held,
+    /// What the name is about.
+    topic: Topic,
+    /// The clock up to which its changes were noticed.
+    pub(super) noticed: u64,
+}
+
+impl Entry {
+    /// A name of which the client is known to have `held`.
+    pub(super) fn new(name: &str, explicit: bool, held: Held) -> Self {
+        Self { explicit, held, topic: Topic::of(name), noticed: 0 }
+    }
 }
 
 /// A response that waits for its answer.
@@ -80,8 +92,8 @@ pub(super) struct TypeState {
     pub(super) wildcard_asked: bool,
     /// The wildcard's set may have changed.
     pub(super) wildcard_dirty: bool,
-    /// The clock up to which changes were noticed.
-    pub(super) scanned: u64,
+    /// The clock up to which changes of the wildcard's set were noticed.
+    scanned: u64,
     pub(super) unanswered: VecDeque<Unanswered>,
     sent: Option<String>,
     acked: Option<String>,
@@ -102,19 +114,34 @@ impl TypeState {
         if self.wildcard { self.entries.values().filter(|entry| entry.explicit).count() } else { self.entries.len() }
     }
 
-    /// Marks what changed since this type was last looked at.
+    /// Marks what changed since this type was last looked at, of what the world says was touched.
     pub(super) fn notice(&mut self, ty: ResourceType, world: &dyn World) {
         let clock = world.clock(ty);
-        if clock <= self.scanned {
-            return;
-        }
-        for (name, entry) in &self.entries {
-            if entry.explicit && world.changed_at(ty, name) > self.scanned {
-                self.dirty.insert(name.clone());
+        for (name, entry) in &mut self.entries {
+            if entry.explicit && entry.noticed < clock && world.touched(ty, entry.topic) {
+                if world.changed_at(ty, name) > entry.noticed {
+                    self.dirty.insert(name.clone());
+                }
+                entry.noticed = clock;
             }
         }
-        self.wildcard_dirty |= self.wildcard && world.changed_at(ty, "*") > self.scanned;
-        self.scanned = clock;
+        if self.wildcard && self.scanned < clock && world.touched(ty, Topic::ALL) {
+            self.wildcard_dirty |= world.changed_at(ty, "*") > self.scanned;
+            self.scanned = clock;
+        }
+    }
+
+    /// The entry of `name`, made when there is none.
+    pub(super) fn entry(&mut self, name: &Arc<str>) -> &mut Entry {
+        self.entries.entry(name.clone()).or_insert_with(|| Entry::new(name, false, Held::Unknown))
+    }
+
+    /// Adds what the names of this type are about.
+    pub(super) fn topics(&self, topics: &mut Topics) {
+        topics.extend(self.entries.values().filter(|entry| entry.explicit).map(|entry| entry.topic));
+        if self.wildcard {
+            topics.insert(Topic::ALL);
+        }
     }
 
     /// Notes a response as sent.

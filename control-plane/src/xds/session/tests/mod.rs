@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use tulle_proto::{Any, ResourceType};
 
 use super::World;
+use crate::registry::Topic;
 use crate::translate::Resource;
 
 /// A world that is changed by hand; every change is one version.
@@ -69,6 +70,10 @@ impl World for Script {
             return self.changed.iter().filter(|((t, _), _)| *t == ty).map(|(_, at)| *at).max().unwrap_or(0);
         }
         self.changed.get(&(ty, name.to_owned())).copied().unwrap_or(0)
+    }
+
+    fn touched(&self, _: ResourceType, _: Topic) -> bool {
+        true
     }
 
     fn resource(&self, ty: ResourceType, name: &str) -> Option<Resource> {
