@@ -24,6 +24,8 @@ pub mod process;
 
 pub mod sidecar;
 
+pub mod fleet;
+
 pub mod foreign;
 
 pub mod netns;

@@ -1,0 +1,56 @@
+//! The control plane under many proxies: `cargo bench --bench xds`. See `benches/README.md` for the numbers' meaning.
+//!
+//! The real `tulle-control-plane` over TLS with tokens; simulated proxies (`tulle_testing::fleet`) in this process.
+
+/// The control plane as a process whose cost is read from `/proc`.
+mod process;
+
+/// What is measured, one after the other.
+mod phases;
+
+use std::io::Write as _;
+
+use phases::{Bench, Row};
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    services: usize,
+    endpoints: usize,
+    dialled: usize,
+    seconds: u32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut options = Options { services: 1_000, endpoints: 10, dialled: 20, seconds: 20 };
+    let mut fleets = vec![1_000, 5_000];
+    let mut args = std::env::args().skip(1);
+    while let Some(flag) = args.next() {
+        let mut value = || args.next().ok_or_else(|| anyhow::anyhow!("{flag} needs a value"));
+        match flag.as_str() {
+            "--bench" => {}
+            "--proxies" => fleets = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--services" => options.services = value()?.parse()?,
+            "--endpoints" => options.endpoints = value()?.parse()?,
+            "--dialled" => options.dialled = value()?.parse()?,
+            "--seconds" => options.seconds = value()?.parse()?,
+            _ => anyhow::bail!("{flag}? There are --proxies N,N --services N --endpoints N --dialled N --seconds N"),
+        }
+    }
+    // One thread: what the proxies cost must not hide what the control plane does.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut rows = Vec::new();
+    for proxies in fleets {
+        rows.extend(runtime.block_on(Bench::run(options, proxies))?);
+    }
+    print(&rows)
+}
+
+fn print(rows: &[Row]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\n| proxies | what | measured | goal |\n| ---: | --- | ---: | ---: |")?;
+    for Row { proxies, what, measured, goal } in rows {
+        writeln!(out, "| {proxies} | {what} | {measured} | {goal} |")?;
+    }
+    Ok(())
+}
