@@ -46,7 +46,7 @@ macro_rules! annotation {
 }
 
 /// Every annotation this version acts on, in the order of the documentation. `protocol.PORT` is beside it.
-pub const ANNOTATIONS: [Annotation; 16] = [
+pub const ANNOTATIONS: [Annotation; 17] = [
     annotation!("protocol", "http", protocol, values::protocol),
     annotation!("load-balancer", "least-request", load_balancer, values::load_balancer),
     annotation!("connect-timeout", "10s", connect_timeout, values::positive_duration),
@@ -62,17 +62,17 @@ pub const ANNOTATIONS: [Annotation; 16] = [
     annotation!("max-requests", "10000", max_requests, |text: &str| values::count(text, 1)),
     annotation!("failover", "zone,region,any", failover, values::failover),
     annotation!("failover-threshold", "70%", failover_threshold, values::percent),
+    annotation!("outlier", "consecutive-5xx=5,eject=30s..5m,max-ejected=50%", outlier, values::outlier),
     annotation!("mtls", "strict", mtls, values::mtls),
 ];
 
 /// Keys of the design that later versions act on.
-const LATER: [&str; 13] = [
+const LATER: [&str; 12] = [
     "hash-on",
     "slow-start",
     "subset-by",
     "retry-methods",
     "hedge-after",
-    "outlier",
     "health-check",
     "rate-limit",
     "allow",
@@ -160,7 +160,7 @@ mod tests {
         let mut policy = Policy::default();
         let rejected = read(&mut policy, "tulle.io/load-balancer", "maglev", None).unwrap_err();
         assert!(rejected.reason.contains("not supported yet"), "{}", rejected.reason);
-        assert!(read(&mut policy, "tulle.io/outlier", "x", None).unwrap_err().reason.contains("not supported yet"));
+        assert!(read(&mut policy, "tulle.io/hedge-after", "x", None).unwrap_err().reason.contains("not supported yet"));
         assert!(read(&mut policy, "tulle.io/tiemout", "1s", None).unwrap_err().reason.contains("timeout"));
         assert_eq!(read(&mut policy, "example.com/timeout", "x", None), Ok(()));
         assert_eq!(policy.load_balancer(), LoadBalancer::LeastRequest);

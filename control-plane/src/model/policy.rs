@@ -42,6 +42,8 @@ pub struct Policy {
     pub failover: Option<Vec<FailoverLevel>>,
     /// Healthy share, in percent, below which traffic spills to the next level.
     pub failover_threshold: Option<u32>,
+    /// When an endpoint that keeps failing is left alone.
+    pub outlier: Option<Outlier>,
     /// What the inbound side accepts.
     pub mtls: Option<Mtls>,
 }
@@ -80,6 +82,7 @@ impl Policy {
             max_requests,
             failover,
             failover_threshold,
+            outlier,
             mtls
         );
         joined.protocol = self.protocol;
@@ -142,6 +145,11 @@ impl Policy {
     /// Default: 70 %.
     pub fn failover_threshold(&self) -> u32 {
         self.failover_threshold.unwrap_or(70)
+    }
+
+    /// Default: never.
+    pub fn outlier(&self) -> Option<Outlier> {
+        self.outlier.filter(|outlier| outlier.consecutive_5xx > 0 || outlier.consecutive_gateway > 0)
     }
 
     /// Default: permissive.
@@ -207,6 +215,23 @@ pub struct RetryBudget {
     pub percent: u32,
     /// Retries that are allowed in any case.
     pub min: u32,
+}
+
+/// When an endpoint that keeps failing is left alone: passive health checks (Envoy, "Outlier detection").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Outlier {
+    /// Failed requests in a row; 0: they do not count.
+    pub consecutive_5xx: u32,
+    /// Requests in a row without an answer, or answered 502, 503 or 504; 0: they do not count.
+    pub consecutive_gateway: u32,
+    /// How often Envoy looks; Tulle's proxy looks at each request.
+    pub interval: Duration,
+    /// The first time away, and by how much each further one is longer.
+    pub base: Duration,
+    /// The longest time away; not below `base`.
+    pub longest: Duration,
+    /// Share of endpoints that may be away at once, in percent.
+    pub max_ejected: u32,
 }
 
 /// Pause before a retry: grows from `base`, doubling, to `max`, with jitter.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::policy::{Backoff, FailoverLevel, LoadBalancer, Mtls, RetryBudget, RetryOn};
+use super::policy::{Backoff, FailoverLevel, LoadBalancer, Mtls, Outlier, RetryBudget, RetryOn};
 use super::protocol::Protocol;
 
 /// Longest duration accepted: a day. Longer ones are taken for a mistake in the unit.
@@ -170,6 +170,41 @@ pub(super) fn retry_budget(text: &str) -> Result<RetryBudget, String> {
     if budget.percent == 0 { Err("it has no percentage".to_owned()) } else { Ok(budget) }
 }
 
+/// `consecutive-5xx=5,consecutive-gateway=3,interval=10s,eject=30s..5m,max-ejected=50%`, in any order; or `off`.
+pub(super) fn outlier(text: &str) -> Result<Outlier, String> {
+    let mut outlier = Outlier {
+        consecutive_5xx: 0,
+        consecutive_gateway: 0,
+        interval: Duration::from_secs(10),
+        base: Duration::from_secs(30),
+        longest: Duration::from_secs(300),
+        max_ejected: 50,
+    };
+    if text.trim() == "off" {
+        return Ok(outlier);
+    }
+    for word in words(text) {
+        let (key, value) = word.split_once('=').ok_or_else(|| format!("\"{word}\" is not of the form key=value"))?;
+        match key.trim() {
+            "consecutive-5xx" => outlier.consecutive_5xx = count(value, 1)?,
+            "consecutive-gateway" => outlier.consecutive_gateway = count(value, 1)?,
+            "interval" => outlier.interval = positive_duration(value)?,
+            "eject" => Backoff { base: outlier.base, max: outlier.longest } = retry_backoff(value)?,
+            "max-ejected" => outlier.max_ejected = percent(value)?,
+            "success-rate" => return Err("success-rate is not supported yet".to_owned()),
+            other => {
+                return Err(format!(
+                    "\"{other}\" is not a setting of it: use consecutive-5xx, consecutive-gateway, interval, eject, max-ejected"
+                ));
+            }
+        }
+    }
+    if outlier.consecutive_5xx == 0 && outlier.consecutive_gateway == 0 {
+        return Err("it says no number of failures: name consecutive-5xx or consecutive-gateway".to_owned());
+    }
+    Ok(outlier)
+}
+
 /// `25ms..250ms`.
 pub(super) fn retry_backoff(text: &str) -> Result<Backoff, String> {
     let (base, max) = text.split_once("..").ok_or_else(|| format!("\"{text}\" is not a range"))?;
@@ -184,6 +219,18 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outliers() {
+        let read = outlier("consecutive-5xx=7, eject=5s..20s,max-ejected=30%").unwrap();
+        assert_eq!((read.consecutive_5xx, read.consecutive_gateway, read.max_ejected), (7, 0, 30));
+        assert_eq!((read.base, read.longest), (Duration::from_secs(5), Duration::from_secs(20)));
+        assert_eq!(outlier("consecutive-gateway=2").unwrap().longest, Duration::from_secs(300));
+        assert_eq!(outlier("off").unwrap().consecutive_5xx, 0);
+        for wrong in ["", "5", "consecutive-5xx=0", "eject=1s..2s", "consecutive-5xx=5,success-rate=0.8", "tries=3"] {
+            assert!(outlier(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -7,7 +7,7 @@ use tulle_proto::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thre
 use tulle_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
-use tulle_proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use tulle_proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use tulle_proto::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
 };
@@ -27,7 +27,7 @@ use super::input::{Naming, Subject};
 use super::listener::PROTOCOL;
 use super::scope::ClientKind;
 use super::wire;
-use crate::model::policy::{LoadBalancer, RetryBudget};
+use crate::model::policy::{LoadBalancer, Outlier, RetryBudget};
 use crate::model::{Port, Protocol};
 
 /// What Envoy matches between an endpoint and a transport socket.
@@ -51,6 +51,7 @@ pub(super) struct ClusterInput {
     max_pending: u32,
     max_requests: u32,
     retry_budget: RetryBudget,
+    outlier: Option<Outlier>,
     /// Identities a peer may have; only for Envoy, which has them here rather than with the endpoint.
     identities: Vec<Arc<str>>,
 }
@@ -75,6 +76,8 @@ pub(super) fn input(client: ClientKind, naming: &Naming, name: Arc<str>, subject
         max_pending: policy.max_pending(),
         max_requests: policy.max_requests(),
         retry_budget: policy.retry_budget(),
+        // gRPC libraries know other kinds of it only.
+        outlier: policy.outlier().filter(|_| client != ClientKind::Grpc),
         identities: accounts.filter_map(|account| naming.identity(account)).collect(),
     }
 }
@@ -97,6 +100,7 @@ impl ClusterInput {
             connect_timeout: Some(wire::duration(self.connect_timeout)),
             lb_policy: lb_policy.into(),
             circuit_breakers: Some(self.circuit_breakers()),
+            outlier_detection: self.outlier.map(outlier_detection),
             typed_extension_protocol_options: self.http_options().into_iter().collect(),
             transport_socket_matches: self.transport_sockets(),
             metadata: Some(wire::metadata([
@@ -198,6 +202,24 @@ impl ClusterInput {
             r#match: Some(wire::fields([TLS_MODE])),
             transport_socket: Some(tls_socket(&context)),
         }]
+    }
+}
+
+/// Consecutive failures alone: what Envoy watches beside them by default is switched off.
+fn outlier_detection(outlier: Outlier) -> OutlierDetection {
+    let enforced = |count: u32| Some(wire::number(if count > 0 { 100 } else { 0 }));
+    let count = |count: u32| (count > 0).then(|| wire::number(count));
+    OutlierDetection {
+        consecutive_5xx: count(outlier.consecutive_5xx),
+        enforcing_consecutive_5xx: enforced(outlier.consecutive_5xx),
+        consecutive_gateway_failure: count(outlier.consecutive_gateway),
+        enforcing_consecutive_gateway_failure: enforced(outlier.consecutive_gateway),
+        enforcing_success_rate: Some(wire::number(0)),
+        interval: Some(wire::duration(outlier.interval)),
+        base_ejection_time: Some(wire::duration(outlier.base)),
+        max_ejection_time: Some(wire::duration(outlier.longest)),
+        max_ejection_percent: Some(wire::number(outlier.max_ejected)),
+        ..OutlierDetection::default()
     }
 }
 

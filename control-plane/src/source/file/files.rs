@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::documents;
-use super::scan::Contents;
+use super::scan::{Content, Contents};
 use crate::model::delta::Item;
 use crate::model::problem::{Place, Problem};
 use crate::model::{Delta, ObjectRef, Origin};
@@ -39,13 +39,14 @@ impl Files {
             stays
         });
         for (name, content) in contents {
+            let Content::Read(content) = content else { continue };
             self.files.entry(name.clone()).or_default().update(&name, content, &mut step);
         }
-        let (items, problems) = self.all();
         if !self.told {
             self.told = true;
-            step = vec![Delta::Reset(items)];
+            step = vec![Delta::Reset(self.all().0)];
         }
+        let problems: Vec<Problem> = self.files.values().flat_map(|state| &state.problems).cloned().collect();
         if self.problems.as_ref() != Some(&problems) {
             step.push(Delta::Problems(problems.clone()));
             self.problems = Some(problems);

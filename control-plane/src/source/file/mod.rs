@@ -27,6 +27,7 @@ use crate::model::Delta;
 use crate::model::delta::Item;
 use crate::model::problem::{Place, Problem};
 use files::Files;
+use scan::Known;
 
 /// How often the directory is looked at without being told to: costs one `stat` per file.
 const RESCAN: Duration = Duration::from_secs(2);
@@ -92,7 +93,7 @@ impl Drop for FileSource {
 /// Reads `directory` once: its objects, and all that is wrong with single files and objects.
 pub fn read(directory: &Path) -> (Vec<Item>, Vec<Problem>) {
     let mut files = Files::default();
-    match scan::contents(directory) {
+    match scan::contents(directory, &mut Known::default()) {
         Ok(contents) => {
             files.update(contents);
             files.all()
@@ -153,12 +154,12 @@ fn is_change(kind: EventKind) -> bool {
 }
 
 fn run(mut watch: Watch, woken: &Receiver<Wake>, mut sink: impl FnMut(Vec<Delta>) -> bool) {
-    let mut files = Files::default();
+    let (mut files, mut known) = (Files::default(), Known::default());
     let mut failed = false;
     loop {
         // Taken before reading: what changes while reading is seen the next time.
         let seen = scan::stamp(&watch.directory);
-        let step = match scan::contents(&watch.directory) {
+        let step = match scan::contents(&watch.directory, &mut known) {
             Ok(contents) => {
                 failed = false;
                 files.update(contents)

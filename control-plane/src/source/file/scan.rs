@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Largest file that is read: hundreds of thousands of objects. More is taken for a mistake.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -17,37 +18,75 @@ const MAX_SWAPS: usize = 5;
 /// Name of the symlink that mounted ConfigMaps swap.
 const SWAPPED: &str = "..data";
 
-/// Content by file name; an error where a file could not be read.
-pub(super) type Contents = BTreeMap<Arc<str>, Result<Vec<u8>, String>>;
+/// A file is taken for the same as long as the kernel says that nothing touched it, but only once it was left alone for
+/// this long when it was read: within the clock's grain a second change shows no other time.
+const SETTLED: Duration = Duration::from_secs(2);
 
-/// Reads every file that counts. All content is from before or after a swap of `..data`, never from both.
-pub(super) fn contents(directory: &Path) -> io::Result<Contents> {
+/// Content by file name.
+pub(super) type Contents = BTreeMap<Arc<str>, Content>;
+
+/// What is in a file.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// What was read before.
+    Same,
+    /// It was read; an error where that failed.
+    Read(Result<Vec<u8>, String>),
+}
+
+/// The files that were read, as they were then, by name.
+#[derive(Debug, Default)]
+pub(super) struct Known(BTreeMap<Arc<str>, Stamp>);
+
+/// Device, inode, size, and when content or inode last changed: the last cannot be set by a user.
+type Stamp = [i128; 5];
+
+/// Reads every file that counts and is not known as it is. All content is from before or after a swap of `..data`, never
+/// from both.
+pub(super) fn contents(directory: &Path, known: &mut Known) -> io::Result<Contents> {
     let swapped = directory.join(SWAPPED);
     let mut before = fs::read_link(&swapped).ok();
-    let mut read = once(directory)?;
+    let mut seen = Known::default();
+    let mut read = once(directory, known, &mut seen)?;
     for _ in 0..MAX_SWAPS {
         let after = fs::read_link(&swapped).ok();
         if before == after {
             break;
         }
         before = after;
-        read = once(directory)?;
+        seen = Known::default();
+        read = once(directory, known, &mut seen)?;
     }
+    *known = seen;
     Ok(read)
 }
 
-fn once(directory: &Path) -> io::Result<Contents> {
+fn once(directory: &Path, known: &Known, seen: &mut Known) -> io::Result<Contents> {
     let mut contents = Contents::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let Some(name) = counts(&entry.file_name()) else {
             continue;
         };
+        // Taken before reading: what changes meanwhile has another one.
+        let stamp = fs::metadata(entry.path()).ok().map(|metadata| (stamp_of(&metadata), settled(&metadata)));
+        if let Some((stamp, true)) = stamp
+            && known.0.get(&name) == Some(&stamp)
+        {
+            seen.0.insert(name.clone(), stamp);
+            contents.insert(name, Content::Same);
+            continue;
+        }
         match content(&entry.path()) {
-            Ok(Some(content)) => contents.insert(name, Ok(content)),
+            Ok(Some(content)) => {
+                if let Some((stamp, true)) = stamp {
+                    seen.0.insert(name.clone(), stamp);
+                }
+                contents.insert(name, Content::Read(Ok(content)))
+            }
             // A directory, or a file that went away since it was listed.
             Ok(None) => continue,
-            Err(error) => contents.insert(name, Err(error.to_string())),
+            Err(error) => contents.insert(name, Content::Read(Err(error.to_string()))),
         };
     }
     Ok(contents)
@@ -77,14 +116,26 @@ fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// What tells cheaply that content may have changed: name, file, size and time of each file that counts.
-pub(super) fn stamp(directory: &Path) -> Option<Vec<(Arc<str>, [i128; 5])>> {
+pub(super) fn stamp(directory: &Path) -> Option<Vec<(Arc<str>, Stamp)>> {
     let mut stamps = Vec::new();
     for entry in fs::read_dir(directory).ok()?.flatten() {
-        if let (Some(name), Ok(m)) = (counts(&entry.file_name()), fs::metadata(entry.path())) {
-            let parts = [m.dev().into(), m.ino().into(), m.size().into(), m.mtime().into(), m.mtime_nsec().into()];
-            stamps.push((name, parts));
+        if let (Some(name), Ok(metadata)) = (counts(&entry.file_name()), fs::metadata(entry.path())) {
+            stamps.push((name, stamp_of(&metadata)));
         }
     }
     stamps.sort();
     Some(stamps)
+}
+
+fn stamp_of(metadata: &Metadata) -> Stamp {
+    let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+    [device.into(), inode.into(), size.into(), metadata.ctime().into(), metadata.ctime_nsec().into()]
+}
+
+/// Whether it was left alone for a while. A clock that was set back makes it seem untouched for less, never for more
+/// than the files that are read anyway.
+fn settled(metadata: &Metadata) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let changed = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(u64::MAX));
+    now.checked_sub(changed).is_some_and(|age| age > SETTLED)
 }
