@@ -22,16 +22,16 @@ const IDLE: f64 = 0.03;
 
 /// One line of the table.
 #[derive(Debug)]
-pub struct Row {
-    pub proxies: usize,
-    pub what: String,
-    pub measured: String,
-    pub goal: &'static str,
+pub(crate) struct Row {
+    pub(crate) proxies: usize,
+    pub(crate) what: String,
+    pub(crate) measured: String,
+    pub(crate) goal: &'static str,
 }
 
 /// One fleet and its control plane.
 #[derive(Debug)]
-pub struct Bench {
+pub(crate) struct Bench {
     options: Options,
     services: Services,
     control: ControlPlane,
@@ -42,7 +42,7 @@ pub struct Bench {
 
 impl Bench {
     /// Everything, for `proxies` proxies.
-    pub async fn run(options: Options, proxies: usize) -> anyhow::Result<Vec<Row>> {
+    pub(crate) async fn run(options: Options, proxies: usize) -> anyhow::Result<Vec<Row>> {
         let dir = tempfile::tempdir()?;
         let services =
             Services::write(&dir.path().join("config"), options.services, options.endpoints, options.dialled)?;

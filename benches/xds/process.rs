@@ -14,18 +14,18 @@ const START: Duration = Duration::from_secs(30);
 
 /// A control plane that can be killed and started again at the same address.
 #[derive(Debug)]
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     binary: PathBuf,
     dir: PathBuf,
     child: Option<Child>,
     /// Where proxies connect.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     admin: SocketAddr,
 }
 
 impl ControlPlane {
     /// Builds it, and starts it over the folder `dir/config`, with its state in `dir/state`.
-    pub async fn start(dir: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) async fn start(dir: PathBuf) -> anyhow::Result<Self> {
         let binary = bin_path::binary("tulle-control-plane", "tulle-control-plane")?;
         let mut this = Self { binary, dir, child: None, address: ports::free(), admin: ports::free() };
         this.restart().await?;
@@ -33,12 +33,12 @@ impl ControlPlane {
     }
 
     /// Where it keeps its keys.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.dir.join("state")
     }
 
     /// Starts it, and returns once it listens.
-    pub async fn restart(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.binary);
         command
             .args(["--log-level", "error"])
@@ -58,7 +58,7 @@ impl ControlPlane {
     }
 
     /// Kills it, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -66,7 +66,7 @@ impl ControlPlane {
     }
 
     /// CPU time of all its threads since it was started.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let mut sum = 0;
         for task in std::fs::read_dir(self.proc("task")?)? {
             // A thread may end while it is looked at.
@@ -77,7 +77,7 @@ impl ControlPlane {
     }
 
     /// Its resident memory now, and the most there ever was, in bytes.
-    pub fn memory(&self) -> anyhow::Result<(u64, u64)> {
+    pub(crate) fn memory(&self) -> anyhow::Result<(u64, u64)> {
         let text = std::fs::read_to_string(self.proc("status")?)?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).context("a field of status")?;

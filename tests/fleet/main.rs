@@ -1,5 +1,5 @@
 //! Two hundred simulated proxies against the real control plane as a process: what they are told, and what they are
-//! not told twice. The figures of thousands come from `cargo bench --bench xds`.
+//! not told twice. The figures of thousands come from `cargo bench -p tulle-testing --bench xds`.
 
 use std::time::Duration;
 

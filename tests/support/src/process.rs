@@ -14,6 +14,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -105,10 +106,18 @@ impl Process {
     ///
     /// # Panics
     /// When it is still there at the deadline.
-    #[expect(clippy::disallowed_methods, reason = "waiting for a process blocks a thread")]
     pub async fn terminate(self) -> ExitStatus {
+        self.terminate_within(wait::DEADLINE).await
+    }
+
+    /// [`Process::terminate`], for one that may take longer.
+    ///
+    /// # Panics
+    /// When it is still there after `deadline`.
+    #[expect(clippy::disallowed_methods, reason = "waiting for a process blocks a thread")]
+    pub async fn terminate_within(self, deadline: Duration) -> ExitStatus {
         let running = self.running;
-        let ended = tokio::task::spawn_blocking(move || running.terminate(wait::DEADLINE)).await;
+        let ended = tokio::task::spawn_blocking(move || running.terminate(deadline)).await;
         ended.expect("the wait to end").unwrap_or_else(|error| panic!("{}: {error:#}", self.name))
     }
 

@@ -16,6 +16,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use crate::control::Control;
 use crate::ports;
@@ -116,6 +117,11 @@ impl Sidecar {
     /// Sends SIGTERM and waits for the end.
     pub async fn terminate(self) -> ExitStatus {
         self.process.terminate().await
+    }
+
+    /// [`Sidecar::terminate`], for one that may take as long as `deadline`.
+    pub async fn terminate_within(self, deadline: Duration) -> ExitStatus {
+        self.process.terminate_within(deadline).await
     }
 
     /// Kills it and starts it again as it was.

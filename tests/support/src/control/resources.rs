@@ -27,6 +27,7 @@ pub struct Service {
     connect_timeout: std::time::Duration,
     retry: Option<rds::RetryPolicy>,
     policy: cluster::LbPolicy,
+    outlier: Option<cds::OutlierDetection>,
 }
 
 /// One endpoint of a service.
@@ -89,6 +90,7 @@ impl Service {
             connect_timeout: std::time::Duration::from_secs(10),
             retry: None,
             policy: cluster::LbPolicy::LeastRequest,
+            outlier: None,
         }
     }
 
@@ -126,6 +128,19 @@ impl Service {
     /// Sets the balancing policy; least request otherwise.
     pub fn balance(mut self, policy: cluster::LbPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Leaves endpoints alone for `time` that failed `consecutive` times in a row, half of them at once at most.
+    pub fn outlier(mut self, consecutive: u32, time: std::time::Duration) -> Self {
+        let number = |value: u32| Some(UInt32Value { value });
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.outlier = Some(cds::OutlierDetection {
+            consecutive_5xx: number(consecutive),
+            base_ejection_time: Some(google::protobuf::Duration { seconds, nanos: 0 }),
+            max_ejection_percent: number(50),
+            ..Default::default()
+        });
         self
     }
 
@@ -186,6 +201,7 @@ impl Service {
             eds_cluster_config: Some(cluster::EdsClusterConfig { eds_config: ads(), service_name: self.name.clone() }),
             connect_timeout: Some(timeout),
             lb_policy: self.policy.into(),
+            outlier_detection: self.outlier.clone(),
             metadata: self.metadata(),
             typed_extension_protocol_options: HashMap::from([(HTTP_OPTIONS.to_owned(), self.http_options())]),
             ..Default::default()
