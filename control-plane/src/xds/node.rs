@@ -160,6 +160,8 @@ fn text<'a>(field: &'static str, value: &'a str) -> Result<&'a str, NodeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use tulle_proto::google::protobuf::{Struct, Value};
 
     use super::*;
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn an_identity_stands_in_for_claims_that_are_not_made() {
         let identity = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
-        let caller = Caller { id: identity, pod: None };
+        let caller = Caller { id: identity, pod: None, expires: SystemTime::UNIX_EPOCH };
         let client = check(&node("envoy", &[("OUTBOUND_ADDRESS", "127.0.0.1:1")]), Some(caller)).unwrap();
         assert_eq!(&*client.scope.namespace, "shop");
         assert_eq!(client.scope.outbound_address, Some(([127, 0, 0, 1], 1).into()));
@@ -199,7 +201,9 @@ mod tests {
             (node("envoy", &[("OUTBOUND_ADDRESS", "here")]), "here"),
         ];
         for (node, text) in cases {
-            let error = check(&node, Some(Caller { id: identity.clone(), pod: None })).unwrap_err().to_string();
+            let error = check(&node, Some(Caller { id: identity.clone(), pod: None, expires: SystemTime::UNIX_EPOCH }))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(text), "{error}");
         }
     }

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::files::Files;
+use super::scan::Content;
 use super::{FileSource, read};
 use crate::model::delta::Item;
 use crate::model::policy::{LoadBalancer, Mtls};
@@ -20,7 +21,9 @@ fn service(name: &str, port: u16) -> String {
 }
 
 fn update(files: &mut Files, content: &[(&str, &str)]) -> Vec<Delta> {
-    files.update(content.iter().map(|(name, text)| ((*name).into(), Ok(text.as_bytes().to_vec()))).collect())
+    files.update(
+        content.iter().map(|(name, text)| ((*name).into(), Content::Read(Ok(text.as_bytes().to_vec())))).collect(),
+    )
 }
 
 fn problems(step: &[Delta]) -> Vec<String> {
