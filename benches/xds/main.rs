@@ -24,6 +24,7 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let mut options = Options { services: 1_000, endpoints: 10, dialled: 20, seconds: 20 };
     let mut fleets = vec![1_000, 5_000];
+    let mut binary: Option<std::path::PathBuf> = None;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         let mut value = || args.next().ok_or_else(|| anyhow::anyhow!("{flag} needs a value"));
@@ -33,15 +34,22 @@ fn main() -> anyhow::Result<()> {
             "--services" => options.services = value()?.parse()?,
             "--endpoints" => options.endpoints = value()?.parse()?,
             "--dialled" => options.dialled = value()?.parse()?,
+            "--binary" => binary = Some(value()?.into()),
             "--seconds" => options.seconds = value()?.parse()?,
-            _ => anyhow::bail!("{flag}? There are --proxies N,N --services N --endpoints N --dialled N --seconds N"),
+            _ => anyhow::bail!(
+                "{flag}? There are --binary PATH --proxies N,N --services N --endpoints N --dialled N --seconds N"
+            ),
         }
     }
     // One thread: what the proxies cost must not hide what the control plane does.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let binary = match binary {
+        Some(binary) => binary,
+        None => tulle_testing::bin_path::binary("tulle-control-plane", "tulle-control-plane")?,
+    };
     let mut rows = Vec::new();
     for proxies in fleets {
-        rows.extend(runtime.block_on(Bench::run(options, proxies))?);
+        rows.extend(runtime.block_on(Bench::run(options, &binary, proxies))?);
     }
     print(&rows)
 }

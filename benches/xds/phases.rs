@@ -1,5 +1,6 @@
 //! What is measured, one after the other, with one fleet.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -42,11 +43,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Everything, for `proxies` proxies.
-    pub(crate) async fn run(options: Options, proxies: usize) -> anyhow::Result<Vec<Row>> {
+    pub(crate) async fn run(options: Options, binary: &Path, proxies: usize) -> anyhow::Result<Vec<Row>> {
         let dir = tempfile::tempdir()?;
         let services =
             Services::write(&dir.path().join("config"), options.services, options.endpoints, options.dialled)?;
-        let control = ControlPlane::start(dir.path().to_owned()).await?;
+        let control = ControlPlane::start(binary, dir.path().to_owned()).await?;
         idle(&control).await?;
         let (empty, _) = control.memory()?;
         let fleet = Fleet::start(proxies, &services, control.address, &control.state())?;

@@ -1,13 +1,13 @@
 //! The control plane as a process whose cost is read from `/proc`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use tokio::net::TcpStream;
-use tulle_testing::{bin_path, ports};
+use tulle_testing::ports;
 
 /// How long it may take to listen.
 const START: Duration = Duration::from_secs(30);
@@ -24,10 +24,10 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Builds it, and starts it over the folder `dir/config`, with its state in `dir/state`.
-    pub(crate) async fn start(dir: PathBuf) -> anyhow::Result<Self> {
-        let binary = bin_path::binary("tulle-control-plane", "tulle-control-plane")?;
-        let mut this = Self { binary, dir, child: None, address: ports::free(), admin: ports::free() };
+    /// Starts `binary` over the folder `dir/config`, with its state in `dir/state`.
+    pub(crate) async fn start(binary: &Path, dir: PathBuf) -> anyhow::Result<Self> {
+        let mut this =
+            Self { binary: binary.to_owned(), dir, child: None, address: ports::free(), admin: ports::free() };
         this.restart().await?;
         Ok(this)
     }
