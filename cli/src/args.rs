@@ -23,6 +23,7 @@ Examples:
                                       run its sidecar
   tulle proxy-config endpoints        what that sidecar knows
   tulle install | kubectl apply -f -  make a Kubernetes cluster a mesh
+  tulle check                         is it well
 
 `tulle help COMMAND` has more about each of them.";
 
@@ -50,6 +51,15 @@ pub(crate) enum Command {
     /// Print what makes a Kubernetes cluster a mesh, for kubectl apply
     #[command(after_help = INSTALL)]
     Install(InstallArgs),
+    /// Is the cluster fit for Tulle, and is the Tulle in it well
+    #[command(after_help = CHECK)]
+    Check(CheckArgs),
+    /// Print the objects of this version for a cluster that has an older one
+    #[command(after_help = UPGRADE)]
+    Upgrade(InstallArgs),
+    /// Take Tulle away from a cluster
+    #[command(after_help = UNINSTALL)]
+    Uninstall(UninstallArgs),
     /// Run a sidecar proxy; takes the flags of tulle-proxy
     #[command(disable_help_flag = true)]
     Proxy(ComponentArgs),
@@ -200,6 +210,51 @@ Examples:
 pub(crate) struct InstallArgs {
     #[command(flatten)]
     pub(crate) overrides: Overrides,
+}
+
+const CHECK: &str = "\
+Reads what kubectl could read, with the same configuration, and changes nothing. Exits with 1 when something FAILED.
+
+Examples:
+  tulle check                         what is installed; before that, whether the cluster is fit for it
+  tulle check --before                whether the cluster is fit, also when Tulle is there already
+  tulle check -o json | jq '.[] | select(.state != \"ok\")'";
+
+/// `tulle check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Only what an installation needs
+    #[arg(long)]
+    pub(crate) before: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+const UPGRADE: &str = "\
+Looks first whether the step is safe: not to an older version, not to another trust domain, not beside Helm. Give it the
+values the installation was given.
+
+Example:
+  tulle upgrade -f values.yaml | kubectl apply -f -";
+
+const UNINSTALL: &str = "\
+Takes away the webhooks first, then what was installed and what the control plane and the injector have made since: the
+authority's Secret, the trust bundles, the namespace tulle-system. An authority that is gone cannot be brought back.
+
+Examples:
+  tulle uninstall                     what would be deleted
+  tulle uninstall --yes               delete it";
+
+/// `tulle uninstall`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UninstallArgs {
+    /// Delete it
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Also the definitions of Tulle's kinds, and with them every object of these kinds
+    #[arg(long)]
+    pub(crate) definitions: bool,
 }
 
 /// A component's own flags, which it reads itself.

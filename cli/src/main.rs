@@ -23,8 +23,14 @@ mod token;
 /// `tulle proxy-config`.
 mod proxy_config;
 
-/// `tulle install`.
+/// The API server of a cluster.
+mod cluster;
+
+/// `tulle install`, `tulle upgrade` and `tulle uninstall`.
 mod install;
+
+/// `tulle check`.
+mod check;
 
 /// `tulle proxy` and `tulle control-plane`.
 mod component;
@@ -51,6 +57,9 @@ fn main() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::ProxyConfig(args) => proxy_config::run(&args),
         Command::Install(args) => install::run(&args.overrides),
+        Command::Check(args) => check::run(&args),
+        Command::Upgrade(args) => install::upgrade(&args.overrides),
+        Command::Uninstall(args) => install::uninstall(&args),
         Command::Proxy(args) => Ok(component::proxy(args.flags)),
         Command::ControlPlane(args) => Ok(component::control_plane(args.flags)),
         Command::DemoPart(args) => demo::run_part(args),

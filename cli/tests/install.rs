@@ -45,6 +45,7 @@ trustDomain: example.com
 clusterDomain: cluster.example
 log: {level: 'info,tulle_control_plane::xds=debug', format: text}
 crds: {keep: false}
+proxy: {resources: {requests: {cpu: 1, memory: null}, limits: {cpu: 2}}, logLevel: 'debug,h2=info', accessLog: json}
 controlPlane:
   replicas: 5
   antiAffinity: required

@@ -12,8 +12,17 @@ mod values;
 /// The chart, rendered.
 mod chart;
 
+/// `tulle upgrade`.
+mod upgrade;
+
+/// `tulle uninstall`.
+mod uninstall;
+
 use std::process::ExitCode;
 
+pub(crate) use chart::{Object, objects, version};
+pub(crate) use uninstall::run as uninstall;
+pub(crate) use upgrade::run as upgrade;
 pub(crate) use values::Overrides;
 
 use crate::render;
@@ -23,7 +32,10 @@ use crate::render;
 /// # Errors
 /// When a value is wrong.
 pub(crate) fn run(overrides: &Overrides) -> anyhow::Result<ExitCode> {
-    let objects = chart::objects(overrides)?;
-    render::lines(objects.iter().map(|object| format!("---\n{}", object.text)))?;
+    print(&objects(overrides)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(objects: &[Object]) -> std::io::Result<()> {
+    render::lines(objects.iter().map(|object| format!("---\n{}", object.text)))
 }

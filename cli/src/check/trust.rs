@@ -1,0 +1,139 @@
+//! Webhooks and certificates: does the API server trust the injector and reach it, when do the certificates end, has every
+//! namespace the bundle.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::SPARED;
+use super::finding::Finding;
+use super::pem;
+use crate::cluster::{CallError, Cluster};
+
+const SECRETS: &str = "/api/v1/namespaces/tulle-system/secrets";
+
+pub(super) async fn look(cluster: &Cluster) -> Vec<Finding> {
+    let now = SystemTime::now();
+    vec![
+        webhook(cluster, "injection webhook", "mutatingwebhookconfigurations", now).await,
+        webhook(cluster, "validation webhook", "validatingwebhookconfigurations", now).await,
+        injection(cluster).await,
+        secret(cluster, "webhook certificate", "tulle-injector-tls", now).await,
+        secret(cluster, "authority", "tulle-ca", now).await,
+        bundles(cluster, now).await,
+    ]
+}
+
+/// Is a certificate set in each webhook of the configuration `tulle-injector`, and valid?
+async fn webhook(cluster: &Cluster, about: &'static str, resource: &str, now: SystemTime) -> Finding {
+    let path = format!("/apis/admissionregistration.k8s.io/v1/{resource}/tulle-injector");
+    let configuration = match cluster.get(&path).await {
+        Ok(configuration) => configuration,
+        Err(CallError::NotFound) if resource.starts_with("validating") => {
+            return Finding::ok(about, "switched off");
+        }
+        Err(CallError::NotFound) => return Finding::failed(about, "there is no configuration tulle-injector"),
+        Err(error) => return Finding::of_call(about, &error),
+    };
+    let mut certificates = Vec::new();
+    for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
+        let bundle = pem::decoded(&webhook["clientConfig"]["caBundle"]).unwrap_or_default();
+        let found = pem::certificates(&bundle);
+        if found.is_empty() {
+            let name = webhook["name"].as_str().unwrap_or_default();
+            let why = "the injector sets it: kubectl -n tulle-system logs deployment/tulle-injector";
+            return Finding::failed(about, format!("{name} has no caBundle; {why}"));
+        }
+        certificates.extend(found);
+    }
+    let mut finding = pem::expiry(about, &certificates, now);
+    finding.detail = format!("caBundle {}", finding.detail);
+    finding
+}
+
+/// Does a pod that asks for a sidecar get one? A dry run: the API server asks the injector, and keeps nothing.
+async fn injection(cluster: &Cluster) -> Finding {
+    const ABOUT: &str = "injection";
+    let namespace = match cluster.list("/api/v1/namespaces").await {
+        Ok(namespaces) => enabled(&namespaces).first().map_or_else(|| "default".to_owned(), Clone::clone),
+        Err(error) => return Finding::of_call(ABOUT, &error),
+    };
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "tulle-check-", "labels": {"tulle.io/inject": "enabled"}},
+        "spec": {"containers": [{"name": "application", "image": "none", "securityContext": {
+            "allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }}]},
+    });
+    match cluster.create(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), &pod).await {
+        Ok(made) if has_proxy(&made) => Finding::ok(ABOUT, format!("a pod in {namespace} would get a sidecar")),
+        Ok(_) => {
+            let why = "is the webhook reachable from the API server, and the namespace not exempt?";
+            Finding::failed(ABOUT, format!("a pod in {namespace} that asks for a sidecar would get none: {why}"))
+        }
+        Err(error) => Finding::of_call(ABOUT, &error),
+    }
+}
+
+/// Namespaces whose pods get sidecars.
+pub(super) fn enabled(namespaces: &[Value]) -> Vec<String> {
+    namespaces
+        .iter()
+        .filter(|namespace| namespace["metadata"]["labels"]["tulle.io/inject"] == "enabled")
+        .filter_map(|namespace| namespace["metadata"]["name"].as_str())
+        .filter(|name| !SPARED.contains(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a pod carries the proxy, as a container or as a native sidecar.
+pub(super) fn has_proxy(pod: &Value) -> bool {
+    let among =
+        |key: &str| pod["spec"][key].as_array().is_some_and(|list| list.iter().any(|c| c["name"] == "tulle-proxy"));
+    among("containers") || among("initContainers")
+}
+
+async fn secret(cluster: &Cluster, about: &'static str, name: &str, now: SystemTime) -> Finding {
+    match cluster.get(&format!("{SECRETS}/{name}")).await {
+        Ok(secret) => {
+            let certificate = pem::decoded(&secret["data"]["tls.crt"]).unwrap_or_default();
+            pem::expiry(about, &pem::certificates(&certificate), now)
+        }
+        Err(CallError::NotFound) => Finding::failed(about, format!("there is no Secret {name} in tulle-system yet")),
+        Err(error) => Finding::of_call(about, &error),
+    }
+}
+
+/// Has every namespace with injected pods the bundle of tulle-system?
+async fn bundles(cluster: &Cluster, now: SystemTime) -> Finding {
+    const ABOUT: &str = "trust bundle";
+    let bundle = |namespace: String| async move {
+        cluster.get(&format!("/api/v1/namespaces/{namespace}/configmaps/tulle-trust-bundle")).await
+    };
+    let text = |map: &Value| map["data"]["bundle.pem"].as_str().unwrap_or_default().to_owned();
+    let ours = match bundle("tulle-system".to_owned()).await {
+        Ok(map) => text(&map),
+        Err(CallError::NotFound) => return Finding::failed(ABOUT, "the control plane has not written it yet"),
+        Err(error) => return Finding::of_call(ABOUT, &error),
+    };
+    let namespaces = match cluster.list("/api/v1/namespaces").await {
+        Ok(namespaces) => enabled(&namespaces),
+        Err(error) => return Finding::of_call(ABOUT, &error),
+    };
+    let mut other = Vec::new();
+    for namespace in namespaces {
+        match bundle(namespace.clone()).await {
+            Ok(map) if text(&map) == ours => {}
+            Ok(_) | Err(CallError::NotFound) => other.push(namespace),
+            Err(error) => return Finding::of_call(ABOUT, &error),
+        }
+    }
+    if !other.is_empty() {
+        return Finding::failed(ABOUT, format!("missing or old in {}", other.join(", ")));
+    }
+    let mut finding = pem::expiry(ABOUT, &pem::certificates(ours.as_bytes()), now);
+    finding.detail = format!("the same in every namespace, {}", finding.detail);
+    finding
+}
