@@ -114,36 +114,24 @@ fn wrong_values_are_refused() {
 
 /// Everything that is granted, a line for each right. A new right is a decision: it is written here, and why in the chart.
 const GRANTED: &str = "\
-tulle-control-plane cluster apiextensions.k8s.io customresourcedefinitions: get list watch
 tulle-control-plane cluster authentication.k8s.io tokenreviews: create
-tulle-control-plane cluster core configmaps tulle-trust-bundle: delete get list patch update watch
+tulle-control-plane cluster core configmaps tulle-trust-bundle: list patch watch
 tulle-control-plane cluster core configmaps: create
-tulle-control-plane cluster core events: create patch
 tulle-control-plane cluster core namespaces: get list watch
 tulle-control-plane cluster core nodes: get list watch
 tulle-control-plane cluster core pods: get list watch
 tulle-control-plane cluster core services: get list watch
 tulle-control-plane cluster discovery.k8s.io endpointslices: get list watch
 tulle-control-plane cluster events.k8s.io events: create patch
-tulle-control-plane cluster gateway.networking.k8s.io gatewayclasses: get list watch
-tulle-control-plane cluster gateway.networking.k8s.io gateways: get list watch
-tulle-control-plane cluster gateway.networking.k8s.io grpcroutes/status: patch update
-tulle-control-plane cluster gateway.networking.k8s.io grpcroutes: get list watch
-tulle-control-plane cluster gateway.networking.k8s.io httproutes/status: patch update
-tulle-control-plane cluster gateway.networking.k8s.io httproutes: get list watch
-tulle-control-plane cluster gateway.networking.k8s.io referencegrants: get list watch
-tulle-control-plane cluster tulle.io workloads/status: patch update
 tulle-control-plane cluster tulle.io workloads: get list watch
-tulle-control-plane tulle-system coordination.k8s.io leases tulle-control-plane: get patch update watch
+tulle-control-plane tulle-system coordination.k8s.io leases tulle-control-plane: get update
 tulle-control-plane tulle-system coordination.k8s.io leases: create
-tulle-control-plane tulle-system core secrets tulle-ca: get list patch update watch
+tulle-control-plane tulle-system core secrets tulle-ca: get list update watch
 tulle-control-plane tulle-system core secrets: create
-tulle-injector cluster admissionregistration.k8s.io mutatingwebhookconfigurations tulle-injector: get list patch update watch
-tulle-injector cluster admissionregistration.k8s.io validatingwebhookconfigurations tulle-injector: get list patch update watch
-tulle-injector cluster core events: create patch
-tulle-injector cluster core namespaces: get list watch
-tulle-injector cluster events.k8s.io events: create patch
-tulle-injector tulle-system core secrets tulle-injector-tls: get list patch update watch
+tulle-injector cluster admissionregistration.k8s.io mutatingwebhookconfigurations tulle-injector: get patch
+tulle-injector cluster admissionregistration.k8s.io validatingwebhookconfigurations tulle-injector: get patch
+tulle-injector cluster core events: create
+tulle-injector tulle-system core secrets tulle-injector-tls: get update
 tulle-injector tulle-system core secrets: create
 ";
 

@@ -15,9 +15,10 @@ pub(super) struct Certificate {
     end: SystemTime,
 }
 
-/// What base64 stands for, as a Secret's data and a caBundle have it.
+/// What base64 stands for, as a Secret's data and a caBundle have it; none for nothing.
 pub(super) fn decoded(value: &Value) -> Option<Vec<u8>> {
-    serde_json::from_value::<k8s_openapi::ByteString>(value.clone()).ok().map(|bytes| bytes.0)
+    let bytes = serde_json::from_value::<k8s_openapi::ByteString>(value.clone()).ok()?.0;
+    (!bytes.is_empty()).then_some(bytes)
 }
 
 /// The certificates of a PEM text.
@@ -81,5 +82,6 @@ mod tests {
     fn base64() {
         assert_eq!(decoded(&json!("aGk=")).as_deref(), Some(b"hi".as_slice()));
         assert_eq!(decoded(&json!(3)), None);
+        assert_eq!(decoded(&json!(null)), None);
     }
 }

@@ -73,6 +73,10 @@ async fn injection(cluster: &Cluster) -> Finding {
             let why = "is the webhook reachable from the API server, and the namespace not exempt?";
             Finding::failed(ABOUT, format!("a pod in {namespace} that asks for a sidecar would get none: {why}"))
         }
+        // What the user may not do is not looked at; what admission refuses to anybody is wrong.
+        Err(CallError::Forbidden(reason)) if !reason.contains("cannot create resource") => {
+            Finding::failed(ABOUT, reason)
+        }
         Err(error) => Finding::of_call(ABOUT, &error),
     }
 }
@@ -98,7 +102,9 @@ pub(super) fn has_proxy(pod: &Value) -> bool {
 async fn secret(cluster: &Cluster, about: &'static str, name: &str, now: SystemTime) -> Finding {
     match cluster.get(&format!("{SECRETS}/{name}")).await {
         Ok(secret) => {
-            let certificate = pem::decoded(&secret["data"]["tls.crt"]).unwrap_or_default();
+            // An operator's issuing certificate, or the roots the control plane made.
+            let certificate = ["tls.crt", "bundle.pem"].iter().find_map(|key| pem::decoded(&secret["data"][key]));
+            let certificate = certificate.unwrap_or_default();
             pem::expiry(about, &pem::certificates(&certificate), now)
         }
         Err(CallError::NotFound) => Finding::failed(about, format!("there is no Secret {name} in tulle-system yet")),

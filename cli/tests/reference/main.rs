@@ -6,19 +6,12 @@
 /// Tables.
 mod table;
 
-/// Metrics.
-mod metrics;
-
-/// Flags of the programs.
-mod flags;
-
 /// Values of the chart.
 mod chart;
 
 use std::path::{Path, PathBuf};
 
 use tulle_control_plane::model::annotations::ANNOTATIONS;
-use tulle_injector::annotations::{POD, STATUS};
 use tulle_proxy::base::failure::{Reason, Side};
 
 use crate::table::Table;
@@ -103,21 +96,4 @@ fn policy_annotations() {
     let intro = "On a Service; on a Namespace as the default of its services. A value that does not parse is refused where the\n\
                  validating webhook is installed; else the last good value stays in force. `tulle validate -f DIR` says what is wrong.";
     page("policy-annotations.md", "Annotations of services", intro, &table.text());
-}
-
-#[test]
-fn pod_annotations() {
-    let mut table = Table::new(&["annotation", "value", "default", "example", "meaning"]);
-    for annotation in POD {
-        let key = format!("`tulle.io/{}`", annotation.key);
-        table.row(&[&key, annotation.value, annotation.default, &format!("`{}`", annotation.example), annotation.doc]);
-    }
-    let mut written = Table::new(&["annotation", "what it says"]);
-    for annotation in STATUS {
-        written.row(&[&format!("`tulle.io/{}`", annotation.key), annotation.doc]);
-    }
-    let body = format!("{}\n## Written by the injector\n\n{}", table.text(), written.text());
-    let intro = "On a pod, which for a Deployment is its template (`spec.template.metadata.annotations`). A pod with a wrong value is\n\
-                 refused with a message that has a right one. `tulle.io/inject` is also a label of namespaces and pods; the pod's own wins.";
-    page("pod-annotations.md", "Annotations of pods", intro, &body);
 }
