@@ -34,6 +34,8 @@ const ENVIRONMENT: &[&str] = &[
     "injector/src/settings.rs",
     "cli/src/settings.rs",
     "tests/",
+    "control-plane/tests/",
+    "cli/tests/",
     "proto/build.rs",
 ];
 
