@@ -159,17 +159,17 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
     }
     let mut prefix = Vec::new();
     // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
-    let patience = if opaque || rules.protocol == Protocol::Auto {
-        cx.settings.detect_timeout
-    } else {
-        cx.settings.limits.downstream_idle
-    };
+    let patience = cx.patience(opaque || rules.protocol == Protocol::Auto);
     let sniffed = detect::sniff(&mut tcp, &mut prefix, patience).await;
     let sniffed = sniffed.map_err(|error| Failure::new(Reason::DownstreamClosed).because(error))?;
     let mesh = matches!(&sniffed.spoken, Spoken::Tls(hello) if hello.mesh) && rules.mtls != MtlsMode::Disable;
     if mesh {
         cx.telemetry.events().protocol_detected(Detected::MeshTls);
         return secure(cx, Socket::new(tcp, prefix), protocol).await;
+    }
+    if sniffed.cause == Cause::Timeout && !prefix.is_empty() && rules.mtls == MtlsMode::Strict {
+        relay::abort(&tcp);
+        return Err(Reason::HeaderTimeout.into());
     }
     if rules.mtls == MtlsMode::Strict {
         // An application would see a broken connection, not a polite end.
@@ -234,7 +234,7 @@ async fn spoken_inside(cx: &Worker, io: &mut Io, protocol: Protocol) -> Result<O
     match io {
         Io::Plain(socket) => {
             let (tcp, prefix) = socket.unread();
-            let sniffed = detect::sniff(tcp, prefix, idle).await.map_err(closed)?;
+            let sniffed = detect::sniff(tcp, prefix, cx.patience(false)).await.map_err(closed)?;
             Ok(version_of(&sniffed.spoken, protocol))
         }
         Io::Tls(stream) => match tokio::time::timeout(idle, stream.peek()).await {

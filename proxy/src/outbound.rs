@@ -106,8 +106,7 @@ pub(crate) async fn speaks(
     }
     // Of declared HTTP the client speaks first, whenever it likes.
     let auto = hint == Protocol::Auto;
-    let timeout = if auto { cx.settings.detect_timeout } else { cx.settings.limits.downstream_idle };
-    let sniffed = detect::sniff(&mut tcp, prefix, timeout).await;
+    let sniffed = detect::sniff(&mut tcp, prefix, cx.patience(auto)).await;
     let sniffed = sniffed.map_err(|error| Failure::new(Reason::DownstreamClosed).because(error))?;
     let (version, detected) = match (&sniffed.spoken, sniffed.cause) {
         (Spoken::Http1, _) => (Some(Version::Http1), Detected::Http1),

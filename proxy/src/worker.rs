@@ -20,7 +20,8 @@ use crate::config::demand::{Demand, DemandKey};
 use crate::config::endpoint::{Endpoint, Endpoints, Health};
 use crate::config::listener::InboundPort;
 use crate::config::{Known, Snapshot};
-use crate::connect::SocketOptions;
+use crate::connect::{KEEPALIVE, SocketOptions};
+use crate::detect::Patience;
 use crate::drain::DrainSignal;
 use crate::pool::Dial;
 use crate::telemetry::WorkerTelemetry;
@@ -90,7 +91,7 @@ impl Worker {
             drain,
             rng: RefCell::new(rand::make_rng()),
             demand: parts.demand.clone(),
-            options: SocketOptions { mark: settings.mark, keepalive: None },
+            options: SocketOptions { mark: settings.mark, keepalive: Some(KEEPALIVE) },
             view: RefCell::new(View::empty()),
             keys: RefCell::default(),
             changed: Notify::new(),
@@ -98,6 +99,14 @@ impl Worker {
             locals: RefCell::default(),
             settings,
         })
+    }
+
+    /// How long to wait for what a connection speaks. `guess`: without a word in time it is opaque.
+    pub(crate) fn patience(&self, guess: bool) -> Patience {
+        let limits = &self.settings.limits;
+        let detect = self.settings.detect_timeout;
+        let (silent, speaking) = if guess { (detect, detect) } else { (limits.downstream_idle, limits.header_timeout) };
+        Patience { silent, speaking }
     }
 
     /// Takes over configuration and identity as they change, and closes idle connections. Never returns.

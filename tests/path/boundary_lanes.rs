@@ -1,9 +1,10 @@
-//! The two ways to an application that every row about HTTP/1 is sent on: through its own proxy in plain, and through
-//! the proxies of both sides with mutual TLS between them.
+//! The ways to an application that rows about HTTP/1 are sent on: through its own proxy in plain, through the proxies of
+//! both sides with mutual TLS between them, and through mutual TLS as a peer that minds no rules.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tulle_identity::tls::Alpn;
 use tulle_testing::certs::Ca;
 use tulle_testing::client::Raw;
 use tulle_testing::control::{Control, Inbound, Mtls, Service};
@@ -24,6 +25,8 @@ pub(crate) struct Lane {
     pub(crate) app: Upstream,
     /// Where requests go in.
     pub(crate) entry: SocketAddr,
+    /// TLS of a peer of the mesh, where requests go in through that.
+    tls: Option<Arc<rustls::ClientConfig>>,
     /// The proxies on the way.
     pub(crate) proxies: Vec<Sidecar>,
     _control: Control,
@@ -36,7 +39,7 @@ impl Lane {
         control.publish_inbound(&Inbound::new("shop", "reviews").port(8080, "http", Mtls::Permissive));
         let builder = Sidecar::of("shop", "reviews").control(&control).receive(8080, app.addr());
         let server = configure(builder).start().await;
-        Self { name: "plain", app, entry: server.inbound(8080), proxies: vec![server], _control: control }
+        Self { name: "plain", app, entry: server.inbound(8080), tls: None, proxies: vec![server], _control: control }
     }
 
     /// Two proxies: the caller's, then by mutual TLS the application's.
@@ -48,7 +51,30 @@ impl Lane {
         let server = configure(builder).start().await;
         control.publish(&Service::http(SERVICE).endpoint(&server.inbound(8080).to_string(), Some(IDENTITY)));
         let client = configure(Sidecar::of("shop", "web").control(&control).send(SERVICE)).start().await;
-        Self { name: "pair", app, entry: client.outbound(SERVICE), proxies: vec![client, server], _control: control }
+        Self {
+            name: "pair",
+            app,
+            entry: client.outbound(SERVICE),
+            tls: None,
+            proxies: vec![client, server],
+            _control: control,
+        }
+    }
+
+    /// One proxy, which takes requests of a peer of the mesh that says what it likes.
+    pub(crate) async fn mesh(app: Upstream) -> Self {
+        let control = Control::start(Arc::new(Ca::new())).await;
+        control.publish_inbound(&Inbound::new("shop", "reviews").port(8080, "http", Mtls::Strict));
+        let server = Sidecar::of("shop", "reviews").control(&control).receive(8080, app.addr()).start().await;
+        let ca = control.ca().expect("a control plane with an authority");
+        let tls = Some(ca.client(("shop", "web"), ("shop", "reviews"), Alpn::H1));
+        Self { name: "mesh", app, entry: server.inbound(8080), tls, proxies: vec![server], _control: control }
+    }
+
+    /// All three, each with an application that answers by `handler`.
+    pub(crate) async fn all(handler: impl Fn(&Recorded) -> Reply + Clone + Send + Sync + 'static) -> [Self; 3] {
+        let [plain, pair] = Self::both(handler.clone()).await;
+        [plain, pair, Self::mesh(Upstream::http1(handler).await).await]
     }
 
     /// Both, each with an application that answers by `handler`.
@@ -67,7 +93,10 @@ impl Lane {
 
     /// A connection to the entrance.
     pub(crate) async fn connect(&self) -> Raw {
-        Raw::connect(self.entry).await
+        match &self.tls {
+            None => Raw::connect(self.entry).await,
+            Some(tls) => Raw::connect_tls(self.entry, Arc::clone(tls), "localhost").await,
+        }
     }
 
     /// Sends `bytes` on a connection of their own and expects a refusal with one of `statuses`, then the end. Returns

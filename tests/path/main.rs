@@ -35,7 +35,7 @@ mod grpc;
 /// Who may come in, and who is called.
 mod identity;
 
-/// HTTP/2: conversion from and to HTTP/1, malformed requests.
+/// HTTP/2: conversion from and to HTTP/1.
 mod http2;
 
 /// What is tried again, and what never is.

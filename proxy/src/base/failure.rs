@@ -58,6 +58,10 @@ pub enum Reason {
     BadRequest,
     /// The request's head is larger than the limit.
     HeadersTooLarge,
+    /// The client took too long to say what it wants.
+    HeaderTimeout,
+    /// The client sends more of what costs it nothing than it may.
+    Flood,
     /// The upstream's reply breaks its protocol's rules.
     ProtocolError,
     /// The destination is not known and only known ones are allowed.
@@ -100,7 +104,7 @@ const fn row(name: &'static str, side: Side, status: u16, grpc: u8) -> Row {
 
 impl Reason {
     /// Number of reasons; their discriminants are `0..COUNT`.
-    pub const COUNT: usize = 30;
+    pub const COUNT: usize = 32;
 
     /// All of them, in the order of their discriminants.
     pub const ALL: [Self; Self::COUNT] = [
@@ -129,6 +133,8 @@ impl Reason {
         Self::DownstreamClosed,
         Self::BadRequest,
         Self::HeadersTooLarge,
+        Self::HeaderTimeout,
+        Self::Flood,
         Self::ProtocolError,
         Self::UnknownDestination,
         Self::Loop,
@@ -167,6 +173,8 @@ impl Reason {
             Self::DownstreamClosed => row("downstream_closed", Downstream, 0, 1),
             Self::BadRequest => row("bad_request", Downstream, 400, 13),
             Self::HeadersTooLarge => row("headers_too_large", Downstream, 431, 8),
+            Self::HeaderTimeout => row("header_timeout", Downstream, 408, 4),
+            Self::Flood => row("flood", Downstream, 0, 8),
             Self::ProtocolError => row("protocol_error", Upstream, 502, 14),
             Self::UnknownDestination => row("unknown_destination", Us, 502, 14),
             Self::Loop => row("loop", Us, 508, 14),

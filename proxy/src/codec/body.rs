@@ -1,5 +1,8 @@
 //! Message bodies of either version, as streams with back-pressure: a chunk is read when the last one was written.
 
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::HeaderMap;
@@ -247,6 +250,8 @@ pub(crate) enum RelayError {
     From(BodyError),
     /// Its receiver; what it has to say comes on its own side.
     To,
+    /// Its receiver, which has taken nothing for too long.
+    Stalled,
 }
 
 /// What a relayed body amounted to.
@@ -258,8 +263,13 @@ pub(crate) struct Relayed {
     pub(crate) grpc_status: std::cell::Cell<Option<u8>>,
 }
 
-/// Moves a whole body. Dropped half way, both ends must be closed.
-pub(crate) async fn relay(from: &mut BodyIn<'_>, to: &mut BodyOut<'_>, seen: &Relayed) -> Result<(), RelayError> {
+/// Moves a whole body. Dropped half way, both ends must be closed. `patience`: how long the receiver may take nothing.
+pub(crate) async fn relay(
+    from: &mut BodyIn<'_>,
+    to: &mut BodyOut<'_>,
+    seen: &Relayed,
+    patience: Option<Duration>,
+) -> Result<(), RelayError> {
     loop {
         // What is at hand goes out in one piece with the head; before waiting, the head goes alone.
         let next = match from.chunk().now_or_never() {
@@ -278,7 +288,7 @@ pub(crate) async fn relay(from: &mut BodyIn<'_>, to: &mut BodyOut<'_>, seen: &Re
             Some(chunk) => {
                 let last = chunk.last;
                 seen.bytes.set(seen.bytes.get().saturating_add(chunk.data.as_slice().len() as u64));
-                to.write(chunk).await.map_err(|_| RelayError::To)?;
+                patiently(patience, pin!(to.write(chunk))).await?;
                 if last {
                     return Ok(());
                 }
@@ -292,4 +302,20 @@ pub(crate) async fn relay(from: &mut BodyIn<'_>, to: &mut BodyOut<'_>, seen: &Re
             }
         }
     }
+}
+
+/// Waits for a write; a timer is made only where it does not go through at once.
+async fn patiently(
+    patience: Option<Duration>,
+    mut write: Pin<&mut impl Future<Output = Result<(), BodyError>>>,
+) -> Result<(), RelayError> {
+    let done = match (patience, write.as_mut().now_or_never()) {
+        (_, Some(done)) => done,
+        (None, None) => write.await,
+        (Some(patience), None) => {
+            let waited = tokio::time::timeout(patience, write).await;
+            waited.map_err(|_| RelayError::Stalled)?
+        }
+    };
+    done.map_err(|_| RelayError::To)
 }

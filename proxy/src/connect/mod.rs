@@ -30,6 +30,17 @@ pub struct Keepalive {
     pub count: u32,
 }
 
+/// For connections that may carry nothing for long: a peer that vanished is noticed after 90 s.
+pub(crate) const KEEPALIVE: Keepalive =
+    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
+
+impl From<Keepalive> for TcpKeepalive {
+    fn from(keepalive: Keepalive) -> Self {
+        let Keepalive { idle, interval, count } = keepalive;
+        Self::new().with_time(idle).with_interval(interval).with_retries(count)
+    }
+}
+
 /// Connects to `to` within `timeout`. The socket has `TCP_NODELAY`: what we write is always worth sending at once.
 ///
 /// Dropped before its end it closes the socket; the endpoint may have seen a connection without a byte.
@@ -53,9 +64,8 @@ fn socket(to: SocketAddr, options: &SocketOptions) -> io::Result<TcpSocket> {
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
     }
-    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
-        let probes = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
-        socket.set_tcp_keepalive(&probes)?;
+    if let Some(keepalive) = options.keepalive {
+        socket.set_tcp_keepalive(&keepalive.into())?;
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
 }

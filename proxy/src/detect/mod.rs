@@ -68,6 +68,15 @@ pub fn classify(bytes: &[u8]) -> Option<Spoken> {
     spoken.or_else(|| (seen.len() == MAX_BYTES).then_some(Spoken::Opaque))
 }
 
+/// How long [`sniff`] waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For the first byte.
+    pub silent: Duration,
+    /// From there until it is clear what is spoken: whoever has begun to speak goes on.
+    pub speaking: Duration,
+}
+
 /// What made [`sniff`] come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -95,12 +104,25 @@ pub struct Sniffed {
 ///
 /// # Errors
 /// What `io` says when it cannot be read: the peer reset the connection.
-pub async fn sniff<R>(io: &mut R, prefix: &mut Vec<u8>, timeout: Duration) -> io::Result<Sniffed>
+pub async fn sniff<R>(io: &mut R, prefix: &mut Vec<u8>, patience: Patience) -> io::Result<Sniffed>
 where
     R: AsyncRead + Unpin,
 {
     if let Some(spoken) = classify(prefix) {
         return Ok(Sniffed { spoken, cause: Cause::Bytes });
+    }
+    let closed = Sniffed { spoken: Spoken::Opaque, cause: Cause::Closed };
+    let late = Sniffed { spoken: Spoken::Opaque, cause: Cause::Timeout };
+    if prefix.is_empty() {
+        match tokio::time::timeout(patience.silent, read(io, prefix)).await {
+            Ok(Ok(0)) => return Ok(closed),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(late),
+        }
+        if let Some(spoken) = classify(prefix) {
+            return Ok(Sniffed { spoken, cause: Cause::Bytes });
+        }
     }
     let reading = async {
         while read(io, prefix).await? > 0 {
@@ -108,10 +130,9 @@ where
                 return Ok(Sniffed { spoken, cause: Cause::Bytes });
             }
         }
-        Ok(Sniffed { spoken: Spoken::Opaque, cause: Cause::Closed })
+        Ok(closed)
     };
-    let late = Sniffed { spoken: Spoken::Opaque, cause: Cause::Timeout };
-    tokio::time::timeout(timeout, reading).await.unwrap_or(Ok(late))
+    tokio::time::timeout(patience.speaking, reading).await.unwrap_or(Ok(late))
 }
 
 /// Reads once, through the stack: a connection that waits holds no buffer.

@@ -191,6 +191,9 @@ proptest! {
     }
 }
 
+const SECOND: Patience = Patience { silent: Duration::from_secs(1), speaking: Duration::from_secs(1) };
+const NONE: Patience = Patience { silent: Duration::ZERO, speaking: Duration::ZERO };
+
 #[tokio::test(start_paused = true)]
 async fn sniff_puts_segments_together() {
     let bytes = hello("a.test", &["istio"]);
@@ -201,7 +204,7 @@ async fn sniff_puts_segments_together() {
             client.write_all(segment).await.unwrap();
         }
     };
-    let sniff = sniff(&mut server, &mut prefix, Duration::from_secs(1));
+    let sniff = sniff(&mut server, &mut prefix, SECOND);
     let (sniffed, ()) = tokio::join!(sniff, write);
     assert_eq!(Some(sniffed.unwrap().spoken), tls(true, Some("a.test")));
     assert_eq!(prefix, bytes);
@@ -213,20 +216,35 @@ async fn sniff_gives_up_on_silence_and_keeps_what_came() {
     client.write_all(b"PURG").await.unwrap();
     let mut prefix = Vec::new();
     let began = tokio::time::Instant::now();
-    let sniffed = sniff(&mut server, &mut prefix, Duration::from_secs(1)).await.unwrap();
+    let sniffed = sniff(&mut server, &mut prefix, SECOND).await.unwrap();
     assert_eq!(sniffed, Sniffed { spoken: Spoken::Opaque, cause: Cause::Timeout });
     assert_eq!(began.elapsed().as_secs(), 1);
     assert_eq!(prefix, b"PURG");
     client.write_all(b"E / HTTP/1.1\r\n").await.unwrap();
-    let sniffed = sniff(&mut server, &mut prefix, Duration::from_secs(1)).await.unwrap();
+    let sniffed = sniff(&mut server, &mut prefix, SECOND).await.unwrap();
     assert_eq!(sniffed, Sniffed { spoken: Spoken::Http1, cause: Cause::Bytes });
+}
+
+#[tokio::test(start_paused = true)]
+async fn sniff_waits_for_a_first_byte_longer_than_for_the_rest() {
+    let (mut client, mut server) = tokio::io::duplex(64);
+    let mut prefix = Vec::new();
+    let patience = Patience { silent: Duration::from_secs(60), speaking: Duration::from_secs(2) };
+    let began = tokio::time::Instant::now();
+    let write = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        client.write_all(b"\x16").await.unwrap();
+    };
+    let (sniffed, ()) = tokio::join!(sniff(&mut server, &mut prefix, patience), write);
+    assert_eq!(sniffed.unwrap().cause, Cause::Timeout);
+    assert_eq!(began.elapsed().as_secs(), 32);
 }
 
 #[tokio::test(start_paused = true)]
 async fn sniff_ends_with_the_peer() {
     let (client, mut server) = tokio::io::duplex(64);
     drop(client);
-    let sniffed = sniff(&mut server, &mut Vec::new(), Duration::from_secs(1)).await.unwrap();
+    let sniffed = sniff(&mut server, &mut Vec::new(), SECOND).await.unwrap();
     assert_eq!(sniffed, Sniffed { spoken: Spoken::Opaque, cause: Cause::Closed });
 }
 
@@ -234,6 +252,6 @@ async fn sniff_ends_with_the_peer() {
 async fn sniff_needs_no_read_when_the_prefix_suffices() {
     let (_client, mut server) = tokio::io::duplex(64);
     let mut prefix = b"GET / HTTP/1.1\r\n".to_vec();
-    let sniffed = sniff(&mut server, &mut prefix, Duration::ZERO).await.unwrap();
+    let sniffed = sniff(&mut server, &mut prefix, NONE).await.unwrap();
     assert_eq!(sniffed.spoken, Spoken::Http1);
 }

@@ -181,7 +181,7 @@ impl<'a> Attempt<'a> {
             let moved = if matches!(to, BodyOut::H2(_)) && body.is_spent() {
                 Ok(())
             } else {
-                relay(body, to, &self.progress.sent).await
+                relay(body, to, &self.progress.sent, None).await
             };
             match moved {
                 Ok(()) => {
@@ -195,7 +195,7 @@ impl<'a> Attempt<'a> {
                 Err(RelayError::From(BodyError::Malformed(_))) => Stop::Downstream(Reason::BadRequest),
                 Err(RelayError::From(_)) => Stop::Downstream(Reason::DownstreamClosed),
                 // Whether the upstream answered before it stopped listening shows on the reply's side.
-                Err(RelayError::To) => std::future::pending().await,
+                Err(RelayError::To | RelayError::Stalled) => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -265,13 +265,15 @@ impl<'a> Attempt<'a> {
         if end && matches!(to, BodyOut::H2(_)) {
             return Ok(());
         }
-        let moved = relay(from, &mut to, &progress.received).await;
+        let patience = Some(self.cx.worker.settings.limits.stall_timeout);
+        let moved = relay(from, &mut to, &progress.received, patience).await;
         if let Some(status) = progress.received.grpc_status.get() {
             progress.grpc_status.set(Some(status));
         }
         match moved {
             Ok(()) => Ok(()),
             Err(RelayError::To) => Err(Stop::Downstream(Reason::DownstreamClosed)),
+            Err(RelayError::Stalled) => Err(Stop::Downstream(Reason::IdleTimeout)),
             Err(RelayError::From(error)) => {
                 if let BodyError::Reset(code) = &error {
                     progress.reset.set(Some(*code));

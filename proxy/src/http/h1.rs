@@ -1,13 +1,11 @@
 //! HTTP/1 from a downstream: one request at a time, in one future that owns the connection.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, Sleep};
 
-use super::Connection;
+use super::{Connection, Idle};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
 use crate::codec::buffer;
@@ -116,7 +114,7 @@ async fn read(connection: &Connection, wire: &mut Wire) -> Result<parse::Request
 async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
     let (status, reason) = match error {
         ReadError::Closed | ReadError::Io(_) => return,
-        ReadError::Timeout => (408, Reason::BadRequest),
+        ReadError::Timeout => (408, Reason::HeaderTimeout),
         ReadError::Head(HeadError::TooLarge) => (431, Reason::HeadersTooLarge),
         ReadError::Head(HeadError::TargetTooLong) => (414, Reason::HeadersTooLarge),
         ReadError::Head(HeadError::Connect) => (405, Reason::BadRequest),
@@ -150,32 +148,4 @@ async fn switched(connection: &Connection, wire: Wire, lease: H1Lease) {
     let (up, late, _slot) = lease.into_parts();
     let idle = Duration::MAX;
     tcp::joined(Rc::clone(&connection.worker), down, early.unread(), up, late.unread(), idle).await;
-}
-
-/// The idle time of a connection. The timer is armed once and looked at again when it goes off: an exchange costs
-/// no timer operation.
-struct Idle {
-    limit: Duration,
-    since: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Idle {
-    fn new(limit: Duration) -> Self {
-        Self { limit, since: Instant::now(), timer: Box::pin(tokio::time::sleep(limit)) }
-    }
-
-    fn begin(&mut self) {
-        self.since = Instant::now();
-    }
-
-    async fn over(&mut self) {
-        loop {
-            self.timer.as_mut().await;
-            if self.since.elapsed() >= self.limit {
-                return;
-            }
-            self.timer.as_mut().reset(self.since + self.limit);
-        }
-    }
 }

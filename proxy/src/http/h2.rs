@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use super::Connection;
+use super::{Connection, Idle};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
 use crate::codec::h2::server::{Call, Connection as Wire};
+use crate::codec::h2::{Fault, H2Error};
 use crate::codec::reply::Reply;
 use crate::conn::Io;
 use crate::drain::Phase;
@@ -20,9 +21,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     let handshake = tokio::time::timeout(limits.header_timeout, Wire::accept(io, max_header_bytes)).await;
     let mut wire = match handshake {
         Ok(Ok(wire)) => wire,
-        Ok(Err(error)) => return refuse(&connection, &error.to_string()),
-        Err(_) => return refuse(&connection, "no preface in time"),
+        Ok(Err(error)) => return failed(&connection, &error),
+        Err(_) => return count(&connection, Reason::HeaderTimeout),
     };
+    let mut idle = Idle::new(limits.downstream_idle);
     let mut phase = Some(Phase::Draining);
     loop {
         tokio::select! {
@@ -30,10 +32,11 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
             biased;
             call = wire.next() => match call {
                 Some(Ok(call)) => {
+                    idle.begin();
                     begin(&connection, call);
                     drop(arriving.take());
                 }
-                Some(Err(error)) => return refuse(&connection, &error.to_string()),
+                Some(Err(error)) => return failed(&connection, &error),
                 None => return,
             },
             () = connection.worker.drain.reached(phase.unwrap_or_default()), if phase.is_some() => {
@@ -48,6 +51,8 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
                     }
                 };
             }
+            // A stream that is open is work, however little moves on it.
+            () = idle.over() => if wire.is_busy() { idle.begin() } else { wire.cut() },
         }
     }
 }
@@ -64,7 +69,18 @@ fn begin(connection: &Rc<Connection>, (head, body, reply): Call) {
     });
 }
 
-fn refuse(connection: &Connection, error: &str) {
-    tracing::debug!(downstream = %connection.downstream, error, "HTTP/2 connection failed");
-    connection.worker.telemetry.events().connection_failed(connection.direction, Reason::BadRequest);
+fn failed(connection: &Connection, error: &H2Error) {
+    tracing::debug!(downstream = %connection.downstream, %error, "HTTP/2 connection failed");
+    count(
+        connection,
+        match error.fault() {
+            Fault::Lost => Reason::DownstreamClosed,
+            Fault::Rules => Reason::BadRequest,
+            Fault::Flood => Reason::Flood,
+        },
+    );
+}
+
+fn count(connection: &Connection, reason: Reason) {
+    connection.worker.telemetry.events().connection_failed(connection.direction, reason);
 }

@@ -9,8 +9,12 @@ mod h2;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
 
 use crate::base::addr::Downstream;
 use crate::codec::body::BodyIn;
@@ -156,5 +160,33 @@ impl Connection {
             _ => format!("{host}:{port}"),
         }
         .into()
+    }
+}
+
+/// The idle time of a connection. The timer is armed once and looked at again when it goes off: an exchange costs
+/// no timer operation.
+struct Idle {
+    limit: Duration,
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: Instant::now(), timer: Box::pin(tokio::time::sleep(limit)) }
+    }
+
+    fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    async fn over(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            if self.since.elapsed() >= self.limit {
+                return;
+            }
+            self.timer.as_mut().reset(self.since + self.limit);
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::num::NonZeroUsize;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::connect::KEEPALIVE;
+
 /// Connections the kernel queues per socket until they are accepted; it takes no more than `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -101,6 +103,8 @@ fn bind_for_all(
     }
     let open_and_listen = |_| {
         let socket = open(address, v6_only, true)?;
+        // Accepted connections inherit it: one whose peer has vanished is noticed.
+        socket.set_tcp_keepalive(&KEEPALIVE.into())?;
         socket.listen(BACKLOG)?;
         Ok((local(&socket)?, socket.into()))
     };

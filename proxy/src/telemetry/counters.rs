@@ -211,8 +211,14 @@ impl RequestSeries {
 }
 
 /// Counters by reason, one more for "no reason".
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ByReason([Counter; Reason::COUNT + 1]);
+
+impl Default for ByReason {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
 
 impl ByReason {
     pub(super) fn increment(&self, reason: Option<Reason>) {

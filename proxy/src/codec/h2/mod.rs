@@ -18,14 +18,19 @@ use http::HeaderMap;
 use super::body::{BodyError, Chunk, Data};
 use super::fields::{self, Role};
 
-/// Connection window: large enough that the crate's budget for small frames is not met by an honest slow reader.
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Stream window.
 const STREAM_WINDOW: u32 = 256 * 1024;
+/// Connection window: all of its streams together. Streams whose bytes nobody takes never leave others without a window,
+/// and what may wait to be taken is bounded by it.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// What pieces of bodies that nobody has read yet may cost beside their bytes. The crate charges 256 bytes less its
+/// length for each small DATA frame and ends the connection beyond this: a client that sends its messages byte by byte
+/// to a slow reader is stopped by the windows long before, one that has a purpose is not.
+const SMALL_FRAMES: usize = 4 << 20;
 /// Bytes buffered per stream for sending.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Concurrent streams a peer may open.
-const MAX_STREAMS: u32 = 1000;
+/// Concurrent streams of a connection, in either direction; beyond it a pool opens another.
+const MAX_STREAMS: u32 = 128;
 /// Largest frame accepted: four reads of a TLS record.
 const MAX_FRAME: u32 = 64 * 1024;
 
@@ -63,6 +68,28 @@ impl H2Error {
     /// The code of a stream reset by the peer.
     pub(crate) fn reset(&self) -> Option<ResetCode> {
         self.0.reason().filter(|_| self.0.is_reset() && self.0.is_remote()).map(ResetCode)
+    }
+}
+
+/// Why a downstream's connection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It was lost.
+    Lost,
+    /// The peer breaks the rules.
+    Rules,
+    /// The peer keeps to the rules, but sends too much of what costs it nothing.
+    Flood,
+}
+
+impl H2Error {
+    /// Whose doing the end of a connection is.
+    pub(crate) fn fault(&self) -> Fault {
+        match self.0.reason() {
+            _ if self.0.is_io() || self.0.is_remote() => Fault::Lost,
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => Fault::Flood,
+            Some(_) | None => Fault::Rules,
+        }
     }
 }
 

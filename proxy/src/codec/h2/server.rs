@@ -34,7 +34,8 @@ impl Connection {
             .max_frame_size(super::MAX_FRAME)
             .max_concurrent_streams(super::MAX_STREAMS)
             .max_header_list_size(max_header_bytes)
-            .max_send_buffer_size(super::SEND_BUFFER);
+            .max_send_buffer_size(super::SEND_BUFFER)
+            .data_frame_budget(super::SMALL_FRAMES);
         Ok(Self(builder.handshake(io).await?))
     }
 
@@ -59,6 +60,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether any stream is open.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.has_streams()
     }
 
     /// Announces the end with GOAWAY: streams that are open go on, new ones are accepted until the peer has heard.

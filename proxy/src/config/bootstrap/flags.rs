@@ -151,6 +151,9 @@ pub(super) struct Flags {
     /// A client's connection that carries nothing for this long is closed.
     #[arg(long, env = "TULLE_IDLE_TIMEOUT", default_value = "1h", help_heading = "Process")]
     pub(super) idle_timeout: String,
+    /// A reply of which the client takes nothing for this long is given up.
+    #[arg(long, env = "TULLE_STALL_TIMEOUT", default_value = "5m", help_heading = "Process")]
+    pub(super) stall_timeout: String,
     /// Admin listener; loopback only.
     #[arg(
         long,

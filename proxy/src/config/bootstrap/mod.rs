@@ -194,6 +194,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time a client's connection may carry nothing.
     pub downstream_idle: Duration,
+    /// Longest time a client may take nothing of a reply that is there for it.
+    pub stall_timeout: Duration,
 }
 
 /// One bad setting.

@@ -278,6 +278,7 @@ impl Reader {
             max_headers: self.one("max-headers", &flags.max_headers, 1, |t| number(t, 8..=10_000)),
             header_timeout: self.duration("header-timeout", &flags.header_timeout),
             downstream_idle: self.duration("idle-timeout", &flags.idle_timeout),
+            stall_timeout: self.duration("stall-timeout", &flags.stall_timeout),
         }
     }
 }

@@ -4,5 +4,8 @@ pub mod raw;
 
 pub mod http2;
 
+pub mod frames;
+
+pub use frames::Frames;
 pub use http2::{Http2Client, Http2Response};
 pub use raw::{Raw, Response};

@@ -196,6 +196,21 @@ impl Raw {
         Some(Response { status, headers: head.fields, body: data, body_bytes: raw, trailers, cut })
     }
 
+    /// The stream, to send on without waiting for good.
+    pub(super) const fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// Whether nothing is buffered and nothing comes for `time`. The end of the connection counts as something.
+    pub(super) async fn idle(&mut self, time: std::time::Duration) -> bool {
+        self.buffer.peek().is_empty() && tokio::time::timeout(time, self.buffer.fill(&mut self.stream)).await.is_err()
+    }
+
+    /// Exactly `count` bytes; `None` when the peer closes or resets before.
+    pub(super) async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.buffer.exactly(&mut self.stream, count).await.ok().flatten()
+    }
+
     fn seen(&self) -> String {
         format!("received so far: {:?}", String::from_utf8_lossy(self.buffer.peek()))
     }
