@@ -1,5 +1,7 @@
 //! `tulle check`, `tulle upgrade` and `tulle uninstall` against an API server that holds objects and nothing more.
 
+#![expect(clippy::unwrap_used, reason = "what cannot fail on a machine that runs tests")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Command, Output};

@@ -33,13 +33,11 @@ pub(crate) enum CallError {
 
 impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.code == 404 => Self::NotFound,
-            kube::Error::Api(status) if status.code == 403 && status.reason == "Forbidden" => {
-                Self::Forbidden(status.message)
-            }
-            kube::Error::Api(status) => Self::Refused(status.message),
-            error => Self::Broken(Box::new(error)),
+        let kube::Error::Api(status) = error else { return Self::Broken(Box::new(error)) };
+        match status.code {
+            404 => Self::NotFound,
+            403 if status.reason == "Forbidden" => Self::Forbidden(status.message),
+            _ => Self::Refused(status.message),
         }
     }
 }

@@ -30,7 +30,7 @@ fn page(name: &str, title: &str, intro: &str, body: &str) {
     let made = "<!-- Made from the code by `UPDATE_GOLDEN=1 cargo test -p tulle --test reference`; do not edit. -->";
     let text = format!("{made}\n\n# {title}\n\n{intro}\n\n{}\n", body.trim_end());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).expect("docs/reference can be made");
+        std::fs::create_dir_all(path.parent().unwrap_or(&path)).expect("docs/reference can be made");
         std::fs::write(&path, &text).expect("the page can be written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
