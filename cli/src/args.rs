@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tulle_injector::settings::InjectionArgs;
 
 use crate::duration;
 use crate::install::Overrides;
@@ -24,6 +25,7 @@ Examples:
   tulle proxy-config endpoints        what that sidecar knows
   tulle install | kubectl apply -f -  make a Kubernetes cluster a mesh
   tulle check                         is it well
+  tulle inject -f web.yaml            put the proxy beside its pods without a webhook
 
 `tulle help COMMAND` has more about each of them.";
 
@@ -60,6 +62,9 @@ pub(crate) enum Command {
     /// Take Tulle away from a cluster
     #[command(after_help = UNINSTALL)]
     Uninstall(UninstallArgs),
+    /// Put the proxy beside the pods of manifests, as the webhook does in a cluster
+    #[command(after_help = INJECT)]
+    Inject(Box<InjectArgs>),
     /// Run a sidecar proxy; takes the flags of tulle-proxy
     #[command(disable_help_flag = true)]
     Proxy(ComponentArgs),
@@ -255,6 +260,30 @@ pub(crate) struct UninstallArgs {
     /// Also the definitions of Tulle's kinds, and with them every object of these kinds
     #[arg(long)]
     pub(crate) definitions: bool,
+}
+
+const INJECT: &str = "\
+Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, Pods and Lists of them get the proxy; everything else
+stays as it is. What happened to each is said on standard error. Annotations tulle.io/... of the pods are followed.
+
+Examples:
+  tulle inject -f web.yaml | kubectl apply -f -
+  kubectl get deployment web -o yaml | tulle inject -f - | kubectl apply -f -";
+
+/// `tulle inject`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InjectArgs {
+    /// File of manifests, - for standard input; repeat for more
+    #[arg(short = 'f', long = "files", value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NS", default_value = "default")]
+    pub(crate) namespace: String,
+    /// Whether the cluster has native sidecars: Kubernetes 1.29 and later
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) native: bool,
+    #[command(flatten)]
+    pub(crate) injection: InjectionArgs,
 }
 
 /// A component's own flags, which it reads itself.

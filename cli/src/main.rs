@@ -32,6 +32,9 @@ mod install;
 /// `tulle check`.
 mod check;
 
+/// `tulle inject`.
+mod inject;
+
 /// `tulle proxy` and `tulle control-plane`.
 mod component;
 
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Upgrade(args) => install::upgrade(&args.overrides),
         Command::Uninstall(args) => install::uninstall(&args),
+        Command::Inject(args) => inject::run(*args),
         Command::Proxy(args) => Ok(component::proxy(args.flags)),
         Command::ControlPlane(args) => Ok(component::control_plane(args.flags)),
         Command::DemoPart(args) => demo::run_part(args),

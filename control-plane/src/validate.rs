@@ -16,9 +16,35 @@ pub fn validate(directory: &Path) -> Vec<Problem> {
     writer.build().0.problems().to_vec()
 }
 
+/// Problems of one object by itself, written as JSON or YAML: what the webhook asks about an object that is about to be
+/// stored. Empty for kinds that Tulle has no use for.
+pub fn object(text: &str) -> Vec<Problem> {
+    let mut problems = file::problems(text);
+    // It stands in no file.
+    problems.iter_mut().for_each(|problem| problem.place = None);
+    problems
+}
+
 #[cfg(test)]
 mod tests {
-    use super::validate;
+    use super::{object, validate};
+    use crate::model::problem::Severity;
+
+    #[test]
+    fn problems_of_one_object() {
+        let service = |annotation: &str| {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"a","annotations":{{{annotation}}}}},"spec":{{}}}}"#
+            )
+        };
+        assert_eq!(object(&service("")), []);
+        let [wrong] = &object(&service(r#""tulle.io/timeout":"soon""#))[..] else { panic!("one problem") };
+        assert!(wrong.example.is_some() && wrong.place.is_none(), "{wrong}");
+        let workload =
+            r#"{"apiVersion":"tulle.io/v1alpha1","kind":"Workload","metadata":{"name":"a"},"spec":{"addresses":[]}}"#;
+        assert_eq!(object(workload)[0].severity, Severity::Error);
+        assert_eq!(object(r#"{"apiVersion":"v1","kind":"Secret"}"#), []);
+    }
 
     #[test]
     fn problems_of_files_and_between_objects() {

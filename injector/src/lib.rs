@@ -22,8 +22,14 @@ pub mod decide;
 /// What a pod with a proxy looks like.
 pub mod patch;
 
+/// Manifests in, manifests out.
+pub mod manifests;
+
 /// Redirect rules.
 pub mod redirect;
+
+/// Whether an object says about Tulle what can be.
+mod validate;
 
 /// What AdmissionReviews say.
 mod review;

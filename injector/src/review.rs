@@ -53,6 +53,11 @@ impl Review {
         self.request.get("object").filter(|object| object.is_object())
     }
 
+    /// What the object was before, in an update.
+    pub(crate) fn old_object(&self) -> Option<&Value> {
+        self.request.get("oldObject").filter(|object| object.is_object())
+    }
+
     /// Its kind.
     pub(crate) fn kind(&self) -> &str {
         pod::text(&self.request, "/kind/kind").unwrap_or_default()

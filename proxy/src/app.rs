@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
-use crate::admin::{Admin, AdminHandles, Control};
+use crate::admin::{Admin, AdminHandles, Application, Control};
 use crate::config::bootstrap::{self, Bootstrap};
 use crate::config::demand::{Demand, Demands};
 use crate::config::publish::Publisher;
@@ -130,6 +130,7 @@ fn control<S: Signals>(
         keys: keys.subscribe(),
         status: status.clone(),
         telemetry: Arc::clone(&telemetry),
+        application: Application::of(bootstrap),
         control: Box::new(Commands { drain: drain.clone(), log }),
     });
     let ended = runtime.block_on(async {

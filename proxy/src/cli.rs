@@ -8,6 +8,7 @@ use crate::app;
 use crate::config::bootstrap::{Bootstrap, BootstrapError};
 use crate::logging::LogFilter;
 use crate::runtime::shutdown::ProcessSignals;
+use crate::wait;
 
 /// Runs a proxy until it is told to end. 0: it ended in good order, 1: it failed, 2: bad settings.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -22,6 +23,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error @ BootstrapError::Problems(_)) => return complain(&error.to_string(), 2),
     };
+    if let Some(within) = bootstrap.wait_ready {
+        return match wait::until_ready(bootstrap.status, within) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&format!("{error:#}"), 1),
+        };
+    }
     let log = LogFilter::start(&bootstrap);
     match run(bootstrap, log) {
         Ok(()) => ExitCode::SUCCESS,

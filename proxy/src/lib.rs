@@ -90,5 +90,8 @@ pub mod logging;
 /// Builds and starts everything.
 pub mod app;
 
+/// Waiting for readiness.
+mod wait;
+
 /// From arguments to exit code.
 pub mod cli;

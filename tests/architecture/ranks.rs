@@ -92,6 +92,7 @@ pub const CRATES: &[Crate] = &[
             beside("admin", 10, 1, &["tls::keys"]),
             // Wiring.
             unit("app", 11),
+            unit("wait", 11),
             unit("cli", 12),
             unit("main", 13),
         ],
@@ -136,8 +137,10 @@ pub const CRATES: &[Crate] = &[
             // Decisions: a pod in, a verdict or a pod out.
             unit("decide", 3),
             unit("patch", 4),
+            unit("manifests", 5),
             // What talks to others.
             unit("review", 1),
+            unit("validate", 3),
             unit("events", 1),
             unit("serve", 1),
             unit("cluster", 3),

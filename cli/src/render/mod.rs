@@ -29,3 +29,9 @@ pub(crate) fn complain(text: &str) {
     // There is nobody left to tell when standard error is closed.
     let _ = writeln!(stderr().lock(), "tulle: {text}");
 }
+
+/// Says what a person may want to know, on standard error.
+pub(crate) fn tell(text: &str) {
+    // There is nobody left to tell when standard error is closed.
+    let _ = writeln!(stderr().lock(), "{text}");
+}

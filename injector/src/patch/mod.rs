@@ -11,6 +11,9 @@ mod init;
 /// Volumes.
 mod volumes;
 
+/// Probes, hooks and scrapes that the proxy answers in the application's place.
+mod probes;
+
 /// Security contexts.
 mod security;
 
@@ -54,10 +57,26 @@ pub fn inject(pod: &Value, inject: &Inject, settings: &Injection, workload: Opti
     // 30 is the default of Kubernetes.
     let grace = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
     let plan = Plan { inject, settings, workload: &workload, grace };
-    place(&mut patched, &plan, sidecar::container(&plan, Vec::new()));
+    let mut environment = Vec::new();
+    if inject.options.rewrite_probes != Some(false)
+        && let Some(handed) = probes::rewrite(&mut patched)
+    {
+        environment.push(json!({"name": "TULLE_APP_PROBES", "value": literal(&handed)}));
+    }
+    if inject.options.metrics_merge != Some(false)
+        && let Some(scrape) = probes::merge_metrics(&mut patched)
+    {
+        environment.push(json!({"name": "TULLE_APP_METRICS", "value": literal(&scrape)}));
+    }
+    place(&mut patched, &plan, sidecar::container(&plan, environment));
     volumes::add(&mut patched);
     annotate(&mut patched, &plan);
     patched
+}
+
+/// A value that the kubelet leaves as it is: it replaces `$(NAME)` in environments, and makes one `$` of two.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// Puts the containers where they belong: what redirects before the proxy, the proxy before what needs it.

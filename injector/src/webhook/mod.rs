@@ -1,4 +1,4 @@
-//! The pages that the API server asks: `/inject`. A request in, a verdict out; no state but counters.
+//! The pages that the API server asks: `/inject` and `/validate`. A request in, a verdict out; no state but counters.
 //!
 //! Bodies are bounded in size and time. What is no request is answered 4xx; a pod is never admitted half done.
 
@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::patch;
 use crate::review::Review;
 use crate::settings::Injection;
+use crate::validate;
 
 /// Largest body. An object is 1.5 MiB at most, and a review may hold it twice.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -38,18 +39,15 @@ pub(crate) struct Webhook {
 
 /// The pages.
 pub(crate) fn router(webhook: Arc<Webhook>) -> Router {
-    Router::new().route("/inject", post(inject)).with_state(webhook)
+    Router::new().route("/inject", post(inject)).route("/validate", post(validate)).with_state(webhook)
 }
 
 async fn inject(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
-    match review(request).await {
-        Ok(review) => Json(webhook.inject(&review)).into_response(),
-        Err((status, reason)) => {
-            webhook.metrics.count("inject", "refused", "bad_request");
-            tracing::warn!(%status, reason, "a request that is none");
-            (status, reason).into_response()
-        }
-    }
+    webhook.answer("inject", request, Webhook::inject).await
+}
+
+async fn validate(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
+    webhook.answer("validate", request, Webhook::validate).await
 }
 
 /// Reads a request.
@@ -72,6 +70,32 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 impl Webhook {
+    async fn answer(&self, page: &'static str, request: Request, verdict: fn(&Self, &Review) -> Value) -> Response {
+        match review(request).await {
+            Ok(review) => Json(verdict(self, &review)).into_response(),
+            Err((status, reason)) => {
+                self.metrics.count(page, "refused", "bad_request");
+                tracing::warn!(page, %status, reason, "a request that is none");
+                (status, reason).into_response()
+            }
+        }
+    }
+
+    fn validate(&self, review: &Review) -> Value {
+        let Some(object) = review.object() else {
+            self.metrics.count("validate", "allowed", "no_object");
+            return review.allow(&[], &[]);
+        };
+        let found = validate::object(object, review.old_object());
+        if found.errors.is_empty() {
+            self.metrics.count("validate", "allowed", if found.warnings.is_empty() { "right" } else { "warned" });
+            review.allow(&[], &found.warnings)
+        } else {
+            self.metrics.count("validate", "denied", "wrong_value");
+            review.deny(&found.errors.join("; "), &found.warnings)
+        }
+    }
+
     fn inject(&self, review: &Review) -> Value {
         let Some(pod) = review.object().filter(|_| review.kind() == "Pod" && review.is_creation()) else {
             self.metrics.count("inject", "skipped", "no_pod");

@@ -111,3 +111,34 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
     assert_eq!(send("POST", "/inject", Some("application/json"), body).await.0, StatusCode::REQUEST_TIMEOUT);
 }
+
+#[tokio::test]
+async fn objects_are_judged_as_tulle_validate_does() {
+    let ask = async |object: Value, old: Value| {
+        let mut review = request(object);
+        review["request"]["oldObject"] = old;
+        let (status, body) = send("POST", "/validate", Some("application/json"), review.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["response"].clone()
+    };
+    let service = |timeout: &str| {
+        let annotations = json!({"tulle.io/timeout": timeout, "tulle.io/mirror": "x"});
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "annotations": annotations}, "spec": {}})
+    };
+    let good = ask(service("15s"), Value::Null).await;
+    assert_eq!((&good["allowed"], good["warnings"].as_array().map(Vec::len)), (&json!(true), Some(1)), "{good}");
+    let bad = ask(service("soon"), Value::Null).await;
+    let message = bad["status"]["message"].as_str().unwrap();
+    assert!(bad["allowed"] == false && message.contains("tulle.io/timeout") && message.contains("15s"), "{message}");
+    // What is stored already is not held against an update of something else.
+    let kept = ask(service("soon"), service("soon")).await;
+    assert_eq!(kept["allowed"], true, "{kept}");
+    let workload = json!({"apiVersion": "tulle.io/v1alpha1", "kind": "Workload", "metadata": {"name": "a"},
+        "spec": {"addresses": ["10.0.0.300"]}});
+    assert!(ask(workload, Value::Null).await["status"]["message"].as_str().unwrap().contains("10.0.0.300"));
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"annotations": {"tulle.io/capture": "x"}}});
+    assert_eq!(ask(pod, Value::Null).await["allowed"], false);
+    let other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"annotations": {"tulle.io/timeout": "x"}}});
+    assert_eq!(ask(other, Value::Null).await["allowed"], true);
+    assert_eq!(ask(Value::Null, Value::Null).await["allowed"], true);
+}

@@ -37,7 +37,7 @@ const MAX_FIELDS: usize = 64;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(socket: TcpStream, audience: Audience, handles: &AdminHandles) {
-    let service = service_fn(async |request| Ok::<_, Infallible>(respond(&request, audience, handles)));
+    let service = service_fn(async |request| Ok::<_, Infallible>(respond(&request, audience, handles).await));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -52,8 +52,11 @@ pub(super) async fn serve(socket: TcpStream, audience: Audience, handles: &Admin
     }
 }
 
-fn respond(request: &Request<Incoming>, audience: Audience, handles: &AdminHandles) -> Response<Full<Bytes>> {
-    let reply = refusal(request, audience).unwrap_or_else(|| routes::reply(request, audience, handles));
+async fn respond(request: &Request<Incoming>, audience: Audience, handles: &AdminHandles) -> Response<Full<Bytes>> {
+    let reply = match refusal(request, audience) {
+        Some(refusal) => refusal,
+        None => routes::reply(request, audience, handles).await,
+    };
     let mut response = Response::new(Full::new(reply.body.into()));
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();

@@ -13,6 +13,9 @@ mod connection;
 /// Whether the workload may receive traffic.
 mod ready;
 
+/// The application, asked in others' place.
+mod app;
+
 /// Metrics of the workers and of the control thread.
 mod metrics;
 
@@ -24,6 +27,8 @@ mod clusters;
 
 /// The certificate in use.
 mod certs;
+
+pub use app::Application;
 
 use std::fmt;
 use std::io;
@@ -53,6 +58,8 @@ pub struct AdminHandles {
     pub status: Status,
     /// What the workers count.
     pub telemetry: Arc<Telemetry>,
+    /// The application beside the proxy.
+    pub application: Application,
     /// What can be commanded.
     pub control: Box<dyn Control>,
 }

@@ -30,8 +30,14 @@ impl Reply {
         }
     }
 
-    fn metrics(handles: &AdminHandles) -> Self {
-        Self { content_type: exposition::CONTENT_TYPE, ..Self::text(StatusCode::OK, metrics::render(handles)) }
+    /// The application's own follow where Prometheus asks.
+    async fn metrics(handles: &AdminHandles, audience: Audience) -> Self {
+        let ours = metrics::render(handles);
+        let text = match audience {
+            Audience::Local => ours,
+            Audience::Network => handles.application.merge(ours).await,
+        };
+        Self { content_type: exposition::CONTENT_TYPE, ..Self::text(StatusCode::OK, text) }
     }
 
     fn not_allowed(allow: &'static str) -> Self {
@@ -67,16 +73,24 @@ const LOCAL: [(&str, Page, &str); 10] = [
     ("/quitquitquit", Page::Quit, "POST: drain, then end the process"),
 ];
 
+/// Where probes of the application are asked for, on the status listener.
+const PROBES: &str = "/app-health/";
+
 /// Pages of the status listener.
 const NETWORK: [(&str, Page, &str); 2] = [("/healthz/ready", Page::Ready, ""), ("/metrics", Page::Metrics, "")];
 
 /// The reply to a request.
-pub(super) fn reply<B>(request: &Request<B>, audience: Audience, handles: &AdminHandles) -> Reply {
+pub(super) async fn reply<B>(request: &Request<B>, audience: Audience, handles: &AdminHandles) -> Reply {
+    let path = request.uri().path();
+    let probe = audience == Audience::Network && request.method() == Method::GET && path.starts_with(PROBES);
+    if probe && let Some(answer) = handles.application.probe(path).await {
+        return answer;
+    }
     let pages: &[_] = match audience {
         Audience::Local => &LOCAL,
         Audience::Network => &NETWORK,
     };
-    let Some((_, page, _)) = pages.iter().find(|(path, _, _)| *path == request.uri().path()) else {
+    let Some((_, page, _)) = pages.iter().find(|(page, _, _)| *page == path) else {
         return Reply::text(StatusCode::NOT_FOUND, "no such page\n");
     };
     let (reads, commands) = (matches!(*request.method(), Method::GET | Method::HEAD), request.method() == Method::POST);
@@ -100,7 +114,7 @@ pub(super) fn reply<B>(request: &Request<B>, audience: Audience, handles: &Admin
         Page::ConfigDump => Reply::json(&config_dump::view(&handles.snapshot.borrow().clone())),
         Page::Clusters => Reply::text(StatusCode::OK, clusters::text(&handles.snapshot.borrow().clone())),
         Page::Certs => Reply::json(&certs::view(handles.keys.borrow().as_deref())),
-        Page::Metrics => Reply::metrics(handles),
+        Page::Metrics => Reply::metrics(handles, audience).await,
         Page::Ready => ready::reply(handles, audience, SystemTime::now()),
     }
 }

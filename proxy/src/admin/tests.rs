@@ -84,6 +84,7 @@ impl Fixture {
             keys: key,
             status: facts.clone(),
             telemetry: Telemetry::new(MAX_SERIES, None),
+            application: Application::default(),
             control: Box::new(Recorder(recorded.clone())),
         };
         let mut running = JoinSet::new();

@@ -102,6 +102,14 @@ pub fn read(directory: &Path) -> (Vec<Item>, Vec<Problem>) {
     }
 }
 
+/// All that is wrong with the objects written in `text`, each by itself.
+pub fn problems(text: &str) -> Vec<Problem> {
+    match documents::read(&"".into(), text, &|_| None) {
+        Ok(read) => read.problems,
+        Err(errors) => errors,
+    }
+}
+
 /// The directory and the watch on it.
 struct Watch {
     directory: PathBuf,

@@ -172,6 +172,15 @@ pub(super) struct Flags {
         help_heading = "Process"
     )]
     pub(super) status: String,
+    /// Probes of the application to perform for the kubelet, as JSON: status path -> handler of Kubernetes with timeoutSeconds.
+    #[arg(long, env = "TULLE_APP_PROBES", value_name = "JSON", help_heading = "Process")]
+    pub(super) app_probes: Option<String>,
+    /// The application's own metrics to append to /metrics, as JSON: port and path.
+    #[arg(long, env = "TULLE_APP_METRICS", value_name = "JSON", help_heading = "Process")]
+    pub(super) app_metrics: Option<String>,
+    /// Start nothing; wait until the proxy of this pod is ready, for so long at most.
+    #[arg(long, value_name = "DURATION", help_heading = "Process")]
+    pub(super) wait_ready: Option<String>,
     /// How long connections are still accepted after SIGTERM.
     #[arg(long, env = "TULLE_DRAIN_MIN", default_value = "5s", help_heading = "Process")]
     pub(super) drain_min: String,

@@ -10,9 +10,13 @@ mod read;
 /// How many CPUs this process may use.
 mod cpus;
 
+/// What the injector hands over about the application.
+mod app;
+
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +27,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
+
+pub use app::{Check, Probe, Scrape};
 
 /// Settings of this process.
 #[derive(Clone, Debug)]
@@ -79,6 +85,12 @@ pub struct Bootstrap {
     pub leaf_ttl: Option<Duration>,
     /// SO_MARK of the proxy's own connections.
     pub mark: Option<u32>,
+    /// Probes of the application, by the path at which the status listener is asked for them.
+    pub app_probes: BTreeMap<String, Probe>,
+    /// The application's own metrics.
+    pub app_metrics: Option<Scrape>,
+    /// Only wait, for so long at most, until the proxy of this pod is ready.
+    pub wait_ready: Option<Duration>,
 }
 
 /// The workload.

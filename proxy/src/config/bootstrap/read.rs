@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
+use super::app;
 use super::flags::Flags;
 use super::{
     AccessLog, Bootstrap, Capture, ControlPlane, Drain, ExplicitInbound, ExplicitOutbound, Limits, LogFormat, Node,
@@ -92,6 +93,9 @@ pub(super) fn bootstrap(flags: &Flags, cpus: usize) -> Result<Bootstrap, Vec<Pro
         }),
         limits: read.limits(flags),
         leaf_ttl: flags.leaf_ttl.as_ref().map(|text| read.duration("leaf-ttl", text)),
+        app_probes: read.json("app-probes", flags.app_probes.as_deref(), app::probes).unwrap_or_default(),
+        app_metrics: read.json("app-metrics", flags.app_metrics.as_deref(), app::scrape),
+        wait_ready: flags.wait_ready.as_ref().map(|text| read.duration("wait-ready", text)),
         mark: flags.mark.as_ref().map(|text| read.one("mark", text, 0, |text| number(text, 1..=u32::MAX))),
     };
     if read.problems.is_empty() { Ok(built) } else { Err(read.problems) }
@@ -155,6 +159,18 @@ impl Reader {
             .or_else(|| choices.first())
             .map(|(_, value)| *value)
             .expect("every list of choices in this file has entries")
+    }
+
+    /// The value of a JSON text; an empty one, as an unset field of a template gives, counts for none.
+    fn json<T>(
+        &mut self,
+        flag: &'static str,
+        text: Option<&str>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty())?;
+        let fix = "it is written by the injector: annotate the pod's own probes and metrics";
+        parse(text).map_err(|reason| self.problem(flag, (reason, fix.into()))).ok()
     }
 
     fn duration(&mut self, flag: &'static str, text: &str) -> Duration {
