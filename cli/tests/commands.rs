@@ -78,3 +78,25 @@ fn components_read_their_own_flags() {
         assert_eq!(tulle(&[command, "--no-such-flag"]).status.code(), Some(2), "{command}");
     }
 }
+
+#[test]
+fn injected_manifests_are_printed_or_nothing_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web.yaml");
+    let inject = |capture: &str| {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, annotations: {{tulle.io/capture: {capture}}}}}\n\
+             spec: {{containers: [{{name: web, image: 'web:1'}}]}}\n"
+        );
+        std::fs::write(&file, pod).unwrap();
+        tulle(&["inject", "-n", "shop", "-f", file.to_str().unwrap(), "--image-registry", "registry.example.com"])
+    };
+    let out = inject("nft");
+    assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), "Pod shop/web: injected\n".to_owned()));
+    assert!(text(&out.stdout).contains("image: registry.example.com/tulle/proxy:"), "{}", text(&out.stdout));
+    let out = inject("magic");
+    assert_eq!((out.status.code(), text(&out.stdout)), (Some(1), String::new()));
+    assert!(text(&out.stderr).contains("a right value is \"iptables\""), "{}", text(&out.stderr));
+    let unnamed = tulle(&["inject", "-f", "/nowhere.yaml"]);
+    assert!(unnamed.status.code() == Some(1) && text(&unnamed.stderr).contains("/nowhere.yaml"));
+}

@@ -29,8 +29,11 @@ async fn application(reply: Option<&'static [u8]>) -> (u16, JoinHandle<()>) {
     (port, task)
 }
 
-async fn ask(check: Check, port: u16) -> (u16, String) {
-    let probe = Probe { check, port, timeout: Duration::from_millis(300) };
+/// Longer than any machine takes for what is to succeed.
+const LONG: Duration = Duration::from_secs(60);
+
+async fn ask(check: Check, port: u16, timeout: Duration) -> (u16, String) {
+    let probe = Probe { check, port, timeout };
     let application = Application { probes: [("/p".to_owned(), probe)].into(), ..Application::default() };
     assert!(application.probe("/other").await.is_none());
     let reply = application.probe("/p").await.unwrap();
@@ -53,7 +56,7 @@ async fn an_http_probe_has_the_applications_status() {
         (b"", 503),
     ] {
         let (port, _task) = application(Some(reply)).await;
-        let (got, body) = ask(http(), port).await;
+        let (got, body) = ask(http(), port, LONG).await;
         assert_eq!(got, status, "{body} for {}", String::from_utf8_lossy(reply));
     }
 }
@@ -64,10 +67,10 @@ async fn an_application_that_says_nothing_fails_in_its_time() {
     let grpc = || Check::Grpc { service: String::new() };
     let tls = Check::Http { tls: true, path: "/".parse().unwrap(), headers: Vec::new() };
     for check in [http(), grpc(), tls] {
-        let (status, body) = ask(check, port).await;
+        let (status, body) = ask(check, port, Duration::from_millis(100)).await;
         assert_eq!(status, 504, "{body}");
     }
-    assert_eq!(ask(Check::Tcp, port).await.0, 200);
+    assert_eq!(ask(Check::Tcp, port, LONG).await.0, 200);
 }
 
 #[tokio::test]
@@ -76,7 +79,7 @@ async fn an_application_that_is_not_there_fails() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     for check in [http(), Check::Tcp, Check::Grpc { service: "s".to_owned() }] {
-        let (status, body) = ask(check, port).await;
+        let (status, body) = ask(check, port, LONG).await;
         assert_eq!(status, 503);
         assert!(body.contains("refused"), "{body}");
     }
