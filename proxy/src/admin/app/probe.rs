@@ -1,6 +1,7 @@
 //! One probe: HTTP, TCP or gRPC health, as the kubelet performs them.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{Request, StatusCode, header};
@@ -56,14 +57,7 @@ async fn http(
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(unreachable)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
-    let response = tokio::select! {
-        biased; // an answer counts even when the connection ends with it
-        response = sender.send_request(request) => response.map_err(unreachable)?,
-        ended = connection => return Err(unreachable(ended.err().map_or_else(
-            || "it closed the connection without an answer".to_owned(),
-            |error| error.to_string(),
-        ))),
-    };
+    let response = driven(connection, sender.send_request(request)).await.map_err(unreachable)?;
     let status = response.status();
     if status.is_success() || status.is_redirection() {
         return Ok(());
@@ -71,6 +65,16 @@ async fn http(
     // The kubelet's Events show the application's own status.
     let shown = if status.is_client_error() || status.is_server_error() { status } else { StatusCode::BAD_GATEWAY };
     Err((shown, format!("it answers {status}")))
+}
+
+/// The answer that comes over `connection`, also when the connection ends with it.
+pub(super) async fn driven<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        biased; // what has come is taken before the end
+        answer = &mut answer => answer,
+        _ = connection => answer.await,
+    }
 }
 
 /// `grpc.health.v1.HealthCheckRequest`.
@@ -108,11 +112,7 @@ async fn grpc(service: &str, stream: TcpStream, address: SocketAddr) -> Result<(
         status = status.or_else(|| body.trailers().and_then(grpc_status));
         Ok::<_, Bad>((status, body.to_bytes()))
     };
-    let (status, body) = tokio::select! {
-        biased; // an answer counts even when the connection ends with it
-        answer = answer => answer?,
-        ended = connection => return Err(unreachable(format!("it closed the connection: {ended:?}"))),
-    };
+    let (status, body) = driven(connection, answer).await?;
     let served = body.get(5..).and_then(|message| HealthResponse::decode(message).ok()).map(|reply| reply.status);
     match (status.as_deref(), served) {
         (None | Some("0"), Some(1)) => Ok(()),

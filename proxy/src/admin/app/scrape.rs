@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::probe::driven;
 use crate::config::bootstrap::Scrape;
 use crate::telemetry::exposition::{Exposition, Kind, Labels};
 
@@ -46,9 +47,7 @@ async fn get(scrape: &Scrape, address: SocketAddr) -> Result<String, String> {
         let body = Limited::new(response.into_body(), SIZE).collect().await.map_err(|error| error.to_string())?;
         String::from_utf8(body.to_bytes().into()).map_err(|_| "its metrics are not text".to_owned())
     };
-    // The reply ends when its sender closes: both are driven until then.
-    let (reply, _) = tokio::join!(reply, connection);
-    reply
+    driven(connection, reply).await
 }
 
 /// One text. Where both have `process_*`, the application's count: they are what the pod is about.

@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (text, part) in [
-            ("[", "EOF"),
+            ("{", "EOF"),
             (r#"{"/a": {}}"#, "/a: it is not one of"),
             (r#"{"/a": {"tcpSocket": {"port": 0}}}"#, "/a: 0 is no port"),
             (r#"{"/a": {"httpGet": {"port": 1, "path": "/ /"}}}"#, "no path"),
