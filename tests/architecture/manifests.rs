@@ -8,7 +8,8 @@ const ORDER: &[(&str, &[&str])] = &[
     ("identity", &["tulle-proto"]),
     ("proxy", &["tulle-proto", "tulle-identity"]),
     ("control-plane", &["tulle-proto", "tulle-identity"]),
-    ("injector", &["tulle-proto", "tulle-identity"]),
+    // Its webhook judges objects by the function that the control plane and `tulle validate` judge them by.
+    ("injector", &["tulle-proto", "tulle-identity", "tulle-control-plane"]),
 ];
 
 /// Packages whose library has another name.
