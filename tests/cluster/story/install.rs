@@ -24,7 +24,16 @@ pub(crate) fn install(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.kubectl("create namespace tulle-system")?;
     cluster.kubectl("label namespace tulle-system pod-security.kubernetes.io/enforce=restricted")?;
     cluster
-        .helm(&["install", "tulle", CHART, "--namespace", "tulle-system", "--wait", "--timeout", "120s"])
+        .helm(&[
+            "install",
+            "tulle",
+            CHART,
+            "--namespace=tulle-system",
+            "--wait",
+            "--timeout=120s",
+            // Otherwise their definitions stay, by intent, for the objects users made.
+            "--set=crds.keep=false",
+        ])
         .map_err(|error| error.context(cluster.explain("tulle-system")))?;
     for workload in ["deployment/tulle-control-plane", "deployment/tulle-injector"] {
         cluster.rolled_out("tulle-system", workload)?;
@@ -52,6 +61,7 @@ pub(crate) fn uninstall(cluster: &mut Cluster) -> anyhow::Result<()> {
         cluster.rolled_out("shop", workload)?;
     }
     let load = Load::start(cluster, "shop", 50, "http://server.shop/")?;
+    answers_of(cluster, &load, 1)?;
     load.stop(cluster)?;
     let left = leftovers(cluster)?;
     ensure!(left.is_empty(), "left behind: {}", left.join(", "));
