@@ -1,4 +1,4 @@
-//! The control plane under many proxies: `cargo bench -p tulle-testing --bench xds`. See `benches/README.md` for the numbers' meaning.
+//! The control plane under many proxies: `cargo bench --bench xds`. See `benches/README.md` for the numbers' meaning.
 //!
 //! The real `tulle-control-plane` over TLS with tokens; simulated proxies (`tulle_testing::fleet`) in this process.
 

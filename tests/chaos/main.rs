@@ -1,5 +1,5 @@
 //! What may go wrong in a running mesh, and what must come of it (RB-01..RB-22), each at a small scale: no request is
-//! lost that could have been served. `cargo bench -p tulle-testing --bench chaos-table` runs the same scenarios at full length and writes
+//! lost that could have been served. `cargo bench --bench chaos-table` runs the same scenarios at full length and writes
 //! `docs/chaos.md`. Nothing here judges speed.
 
 mod scenarios;

@@ -1,4 +1,4 @@
-//! The scenarios at full length: `cargo bench -p tulle-testing --bench chaos-table -- [--quick] [ID...]` prints a table and, when all of them ran, writes
+//! The scenarios at full length: `cargo bench --bench chaos-table -- [--quick] [ID...]` prints a table and, when all of them ran, writes
 //! it to `docs/chaos.md`. Takes about ten minutes on two cores; needs no root.
 
 mod scenarios;
@@ -11,14 +11,14 @@ use std::time::Instant;
 use scenarios::{ALL, Outcome, Scale};
 
 /// What stands above the table.
-const HEAD: &str = "# Chaos\n\nWritten by `cargo bench -p tulle-testing --bench chaos-table`: real proxies and, where the scenario is about it, the \
+const HEAD: &str = "# Chaos\n\nWritten by `cargo bench --bench chaos-table`: real proxies and, where the scenario is about it, the \
     real control plane, each a process of its own; scripted applications and clients. Every scenario also runs in `cargo test \
-    -p tulle-testing --test chaos`, at a smaller scale. `Wrong` is what a user would have noticed: failed requests, limits that did not hold.\n\n\
+    --test chaos`, at a smaller scale. `Wrong` is what a user would have noticed: failed requests, limits that did not hold.\n\n\
     | id | scenario | requests | wrong | seen | time |\n| --- | --- | ---: | ---: | --- | ---: |\n";
 
 /// What is not in the table.
 const ELSEWHERE: &str = "\n## Covered elsewhere\n\n| id | where |\n| --- | --- |\n\
-    | RB-02 reconnect storm | `tests/fleet` (200 proxies), `cargo bench -p tulle-testing --bench xds` (5,000) |\n\
+    | RB-02 reconnect storm | `tests/fleet` (200 proxies), `cargo bench --bench xds` (5,000) |\n\
     | RB-03 refused configuration | `proxy/src/xds/tests`, `control-plane/src/xds/session/tests`, `tests/path/discovery.rs` |\n\
     | RB-07 outbound while the application ends | `tests/path/drain.rs` |\n\
     | RB-09 a control plane that does not sign | `proxy/src/identity`, `tests/path/discovery.rs`, `tests/path/rotation.rs` |\n\

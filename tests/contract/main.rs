@@ -65,6 +65,7 @@ fn objects(protocol: Protocol, policy: Policy) -> Vec<Object> {
         locality: Locality::new("eu", zone),
         weight: 1,
         meshed,
+        uncaptured: Vec::new(),
         health,
         pod: None,
     };

@@ -29,7 +29,7 @@ pub(super) async fn run(probe: &Probe, address: SocketAddr) -> Result<(), Bad> {
         Check::Http { tls: false, .. } => http(probe, stream, address).await,
         Check::Http { tls: true, .. } => {
             let stream = tls::connect(stream, address.ip()).await.map_err(unreachable)?;
-            http(probe, stream, address).await
+            Box::pin(http(probe, stream, address)).await
         }
         Check::Grpc { service } => grpc(service, stream, address).await,
     }
