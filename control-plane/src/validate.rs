@@ -34,7 +34,7 @@ mod tests {
     fn problems_of_one_object() {
         let service = |annotation: &str| {
             format!(
-                r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"a","annotations":{{{annotation}}}}},"spec":{{}}}}"#
+                r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"a","annotations":{{{annotation}}}}},"spec":{{"ports":[{{"port":80}}]}}}}"#
             )
         };
         assert_eq!(object(&service("")), []);

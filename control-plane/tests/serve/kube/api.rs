@@ -64,6 +64,7 @@ impl Api {
         std::fs::write(dir.path().join("tokens.csv"), tokens).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         std::fs::write(dir.path().join("accounts.key"), key.serialize_pem()).unwrap();
+        std::fs::write(dir.path().join("accounts.pub"), key.public_key_pem()).unwrap();
         let mut api = Self { dir, port, etcd_port, _etcd: etcd, server: None };
         // The server gives up on an etcd that is slow to start.
         let up = async {
@@ -85,7 +86,7 @@ impl Api {
             format!("--secure-port={}", self.port),
             format!("--cert-dir={}", path("certs")),
             format!("--token-auth-file={}", path("tokens.csv")),
-            format!("--service-account-key-file={}", path("accounts.key")),
+            format!("--service-account-key-file={}", path("accounts.pub")),
             format!("--service-account-signing-key-file={}", path("accounts.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
@@ -95,15 +96,19 @@ impl Api {
             "--endpoint-reconciler-type=none".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ]);
-        self.server = Some(Process(logged(&mut command, &self.dir.path().join("server.log"))));
+        let log = self.dir.path().join("server.log");
+        let mut server = Process(logged(&mut command, &log));
         let ready = async {
             let client = self.client("admin");
             let readyz = || http::Request::get("/readyz").body(Vec::new()).unwrap();
             while client.request_text(readyz()).await.is_err() {
+                let ended = server.0.try_wait().unwrap();
+                assert!(ended.is_none(), "it ended:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         tokio::time::timeout(DEADLINE, ready).await.unwrap();
+        self.server = Some(server);
     }
 
     /// Kills the server, as a crash would.
