@@ -70,6 +70,7 @@ pub(crate) struct Worker {
     options: SocketOptions,
     view: RefCell<Rc<View>>,
     keys: RefCell<Option<Arc<MeshTls>>>,
+    issued: watch::Receiver<Option<Arc<MeshTls>>>,
     changed: Notify,
     unanswered: RefCell<HashMap<DemandKey, Instant>>,
     locals: RefCell<HashMap<(SocketAddr, HttpVersion), Rc<ClusterState>>>,
@@ -94,6 +95,7 @@ impl Worker {
             options: SocketOptions { mark: settings.mark, keepalive: Some(KEEPALIVE) },
             view: RefCell::new(View::empty()),
             keys: RefCell::default(),
+            issued: parts.keys.clone(),
             changed: Notify::new(),
             unanswered: RefCell::default(),
             locals: RefCell::default(),
@@ -149,9 +151,10 @@ impl Worker {
         Rc::clone(&self.view.borrow())
     }
 
-    /// Our identity as it is now.
+    /// Our identity as it is now. At the very start the process may have one, and be ready, that this core was not told
+    /// of yet.
     pub(crate) fn keys(&self) -> Option<Arc<MeshTls>> {
-        self.keys.borrow().clone()
+        self.keys.borrow().clone().or_else(|| self.issued.borrow().clone())
     }
 
     /// What `key` stands for. If it was never asked for, asks and waits for the answer, for a bounded time; none when
