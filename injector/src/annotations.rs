@@ -1,6 +1,6 @@
 //! THE list of pod annotations and labels: key, kind of value, default, meaning, and how each is read.
 //!
-//! The reference documentation is made from [`POD`] and [`STATUS`]. Pure; a wrong value is refused with a right one.
+//! Pure; a wrong value is refused with a right one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
