@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tulle_testing::foreign;
 
@@ -86,13 +87,24 @@ async fn forwarder(to: SocketAddr, tls: Arc<rustls::ClientConfig>) -> SocketAddr
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("a bound socket");
     tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
+        while let Ok((near, _)) = listener.accept().await {
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls));
             tokio::spawn(async move {
                 let far = TcpStream::connect(to).await?;
                 let name = rustls::pki_types::ServerName::try_from("localhost").map_err(std::io::Error::other)?;
-                let mut far = connector.connect(name, far).await?;
-                tokio::io::copy_bidirectional(&mut near, &mut far).await
+                let far = connector.connect(name, far).await?;
+                let ((mut asked, mut answers), (mut read, mut write)) = (near.into_split(), tokio::io::split(far));
+                let there = async {
+                    let _ = tokio::io::copy(&mut asked, &mut write).await;
+                    let _ = write.shutdown().await;
+                    // A socket that is closed with unread bytes resets, and the peer loses what it was told before.
+                    let _ = tokio::io::copy(&mut asked, &mut tokio::io::sink()).await;
+                };
+                let back = async {
+                    let _ = tokio::io::copy(&mut read, &mut answers).await;
+                    answers.shutdown().await
+                };
+                tokio::join!(there, back).1
             });
         }
     });
