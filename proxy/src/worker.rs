@@ -152,9 +152,13 @@ impl Worker {
     }
 
     /// Our identity as it is now. At the very start the process may have one, and be ready, that this core was not told
-    /// of yet.
+    /// of yet; where there is none, to ask costs one load and no lock.
     pub(crate) fn keys(&self) -> Option<Arc<MeshTls>> {
-        self.keys.borrow().clone().or_else(|| self.issued.borrow().clone())
+        let own = self.keys.borrow().clone();
+        if own.is_none() && self.issued.has_changed().unwrap_or(false) {
+            return self.issued.borrow().clone();
+        }
+        own
     }
 
     /// What `key` stands for. If it was never asked for, asks and waits for the answer, for a bounded time; none when
