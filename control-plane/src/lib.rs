@@ -4,7 +4,7 @@
 pub mod settings;
 
 /// Every metric.
-mod metrics;
+pub mod metrics;
 
 /// The vocabulary: what a mesh is.
 pub mod model;

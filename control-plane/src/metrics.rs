@@ -100,3 +100,21 @@ impl Metrics {
         registry
     }
 }
+
+/// The text of the metrics with a sample of each, for their description.
+///
+/// # Errors
+/// None in practice: a text takes what is written to it.
+pub fn example() -> Result<String, std::fmt::Error> {
+    let metrics = Metrics::default();
+    metrics.streams.get_or_create(&StreamLabels { client: "", variant: "" }).inc();
+    for by_type in [&metrics.pushes, &metrics.resources, &metrics.nacks] {
+        by_type.get_or_create(&TypeLabel::of(ResourceType::Listener)).inc();
+    }
+    metrics.refused.get_or_create(&ReasonLabel { reason: "" }).inc();
+    for by_result in [&metrics.csrs, &metrics.handshakes] {
+        by_result.get_or_create(&ResultLabel { result: "" }).inc();
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &metrics.registry()).map(|()| text)
+}

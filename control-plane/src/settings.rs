@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use tulle_identity::spiffe::TrustDomain;
 
 /// How a control plane runs. Port 0 anywhere means any free port.
@@ -100,6 +100,11 @@ impl Settings {
     /// process, as clap does.
     pub fn from_args(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<(Self, LogSettings), Mistakes> {
         Args::parse_from(args).check()
+    }
+
+    /// The flags, for their description.
+    pub fn command() -> clap::Command {
+        Args::command()
     }
 }
 

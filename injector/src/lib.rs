@@ -35,7 +35,7 @@ mod validate;
 mod review;
 
 /// Every metric.
-mod metrics;
+pub mod metrics;
 
 /// Events for the owners of pods.
 mod events;
@@ -57,3 +57,6 @@ pub mod app;
 
 /// From arguments to exit code.
 pub mod cli;
+
+/// The init container.
+pub mod init;

@@ -55,3 +55,15 @@ impl Metrics {
         self.admissions.get_or_create(&Admission { webhook, outcome, reason }).inc();
     }
 }
+
+/// The text of the metrics with a sample of each, for their description.
+///
+/// # Errors
+/// None in practice: a text takes what is written to it.
+pub fn example() -> Result<String, std::fmt::Error> {
+    let metrics = Metrics::default();
+    metrics.count("", "", "");
+    metrics.handshakes.get_or_create(&Handshake { result: "" }).inc();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &metrics.registry()).map(|()| text)
+}

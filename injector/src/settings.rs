@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory as _, Parser};
 
 use crate::values;
 
@@ -88,6 +88,11 @@ impl Settings {
     /// Every value that is wrong. `--help`, `--version` and unknown flags end the process, as clap does.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<(Self, LogSettings), Mistakes> {
         Args::parse_from(args).check()
+    }
+
+    /// The flags, for their description.
+    pub fn command() -> clap::Command {
+        Args::command()
     }
 }
 

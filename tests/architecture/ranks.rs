@@ -147,6 +147,7 @@ pub const CRATES: &[Crate] = &[
             unit("webhook", 5),
             unit("app", 6),
             unit("cli", 7),
+            unit("init", 7),
             unit("main", 8),
             unit("bin", 8),
         ],

@@ -9,6 +9,15 @@ mod table;
 /// Values of the chart.
 mod chart;
 
+/// Annotations of pods.
+mod pods;
+
+/// Metrics of the programs.
+mod metrics;
+
+/// Flags of the programs.
+mod flags;
+
 use std::path::{Path, PathBuf};
 
 use tulle_control_plane::model::annotations::ANNOTATIONS;

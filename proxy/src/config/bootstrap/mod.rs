@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
 pub use app::{Check, Probe, Scrape};
@@ -259,6 +259,11 @@ impl Bootstrap {
     {
         let flags = flags::Flags::try_parse_from(args).map_err(|error| BootstrapError::Usage(Box::new(error)))?;
         read::bootstrap(&flags, cpus::available()).map_err(BootstrapError::Problems)
+    }
+
+    /// The flags, for their description.
+    pub fn command() -> clap::Command {
+        flags::Flags::command()
     }
 
     /// This workload's identity, as the control plane will certify it.
