@@ -109,7 +109,7 @@ class Mesh:
 
     def start(self, name, *command):
         log = open(self.dir / f"{name}.log", "wb")
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)
         self.running.append((name, process))
         return process
 
@@ -127,8 +127,9 @@ class Mesh:
         )
 
     def stop(self):
+        """Each with its children: a killed nginx would leave its worker behind."""
         for _, process in reversed(self.running):
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def logs(self):
