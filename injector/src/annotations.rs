@@ -116,7 +116,15 @@ pub const POD: [Annotation; 23] = [
 ];
 
 /// Keys of the design that later versions act on.
-const LATER: [&str; 2] = ["dns-capture", "trace-sampling"];
+const LATER: [&str; 1] = ["dns-capture"];
+
+/// Keys that ask for what the proxy does not do, and what to do instead. A pod with one is refused: its author would
+/// otherwise wait for an effect.
+pub const REFUSED: [(&str, &str); 1] = [(
+    "trace-sampling",
+    "the proxy makes no spans of its own, so there is nothing to sample; traceparent, tracestate and every other trace \
+     header of the application pass through it as they are: remove the annotation",
+)];
 
 /// What the annotations of a pod say; `None` where they say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,6 +197,8 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Read {
             if let Err(reason) = (known.set)(&mut read.options, value.trim()) {
                 read.errors.push(format!("{full}: \"{value}\" {reason}; a right value is \"{}\"", known.example));
             }
+        } else if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
+            read.errors.push(format!("{full}: {why}"));
         } else if LATER.contains(&key) {
             read.warnings.push(format!("{full} has no effect in this version of Tulle"));
         } else if STATUS.iter().all(|written| written.key != key) {
@@ -237,6 +247,7 @@ mod tests {
             ("skip-inbound-ports", "80,99999"),
             ("skip-outbound-cidrs", "10.0.0.0/33"),
             ("capture", "tproxy"),
+            ("capture", "ebpf"),
             ("drain-seconds", "0"),
             ("proxy-workers", "0"),
             ("upstreams", "reviews"),
@@ -247,6 +258,17 @@ mod tests {
             let [error] = &read.errors[..] else { panic!("{key}={value}: {read:?}") };
             assert!(error.contains(value) && error.contains("a right value is"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_refused_with_what_to_do() {
+        let tproxy = read_one("capture", "tproxy").errors.concat();
+        assert!(tproxy.contains("NET_ADMIN") && tproxy.contains("nft"), "{tproxy}");
+        for (key, _) in REFUSED {
+            let read = read_one(key, "0.1");
+            assert_eq!((read.errors.len(), read.warnings.len()), (1, 0), "{key}: {read:?}");
+        }
+        assert!(read_one("trace-sampling", "0.1").errors.concat().contains("traceparent"));
     }
 
     #[test]

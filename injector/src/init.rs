@@ -131,6 +131,14 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
+/// What the flags `args` say, whose first is the program's name.
+///
+/// # Errors
+/// What is wrong with them, as it is printed.
+pub fn settings(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Settings, clap::Error> {
+    Args::try_parse_from(args).map(|args| args.settings())
+}
+
 fn run(args: &Args) -> anyhow::Result<()> {
     let settings = args.settings();
     let done = if args.action.print {

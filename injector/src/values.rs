@@ -49,6 +49,11 @@ pub(crate) fn native(text: &str) -> Parsed<Native> {
 }
 
 pub(crate) fn capture(text: &str) -> Parsed<Capture> {
+    if text == "tproxy" {
+        return Err("would need NET_ADMIN in the proxy for as long as the pod lives, and is not offered; nft and iptables lead \
+                    the same connections, and x-forwarded-client-cert tells the application who calls"
+            .to_owned());
+    }
     one_of(text, &[("nft", Capture::Nft), ("iptables", Capture::Iptables), ("none", Capture::None)])
 }
 
