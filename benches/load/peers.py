@@ -329,15 +329,15 @@ class Nginx(Peer):
 
 
 class Origin:
-    """nginx that answers 1 KiB, over HTTP/1 and HTTP/2 without TLS; the bulk server is `drive.pump`."""
+    """nginx that answers `body` bytes, over HTTP/1 and HTTP/2 without TLS; the bulk server is `drive.pump`."""
 
-    def __init__(self, folder, body):
+    def __init__(self, folder, body, kinds=("h1", "h2")):
         dir_ = pathlib.Path(folder) / "origin"
         dir_.mkdir()
         paths = " ".join(f"{p}_temp_path {dir_}/{p};" for p in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         servers = "".join(
             f"server {{ listen 127.0.0.1:{port}{h2} backlog=4096; location / {{ return 200 '{'x' * body}'; }} }}\n"
-            for port, h2 in ((ORIGIN["h1"], ""), (ORIGIN["h2"], " http2"))
+            for port, h2 in ((ORIGIN[kind], " http2" if kind == "h2" else "") for kind in kinds)
         )
         (dir_ / "nginx.conf").write_text(
             f"worker_processes 1; daemon off; pid {dir_}/pid; error_log {dir_}/error.log; "
