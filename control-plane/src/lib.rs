@@ -44,3 +44,7 @@ pub mod app;
 
 /// From arguments to exit code.
 pub mod cli;
+
+/// What the fuzz targets run.
+#[cfg(feature = "fuzz")]
+pub mod fuzz;

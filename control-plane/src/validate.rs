@@ -19,7 +19,7 @@ pub fn validate(directory: &Path) -> Vec<Problem> {
 /// Problems of one object by itself, written as JSON or YAML: what the webhook asks about an object that is about to be
 /// stored. Empty for kinds that Tulle has no use for.
 pub fn object(text: &str) -> Vec<Problem> {
-    let mut problems = file::problems(text);
+    let (_, mut problems) = file::parse(text);
     // It stands in no file.
     problems.iter_mut().for_each(|problem| problem.place = None);
     problems

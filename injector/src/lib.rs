@@ -60,3 +60,7 @@ pub mod cli;
 
 /// The init container.
 pub mod init;
+
+/// What the fuzz targets run.
+#[cfg(feature = "fuzz")]
+pub mod fuzz;

@@ -95,3 +95,7 @@ mod wait;
 
 /// From arguments to exit code.
 pub mod cli;
+
+/// What the fuzz targets run.
+#[cfg(feature = "fuzz")]
+pub mod fuzz;

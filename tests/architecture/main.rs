@@ -53,7 +53,8 @@ fn source_files_keep_the_rules() {
 }
 
 /// Folders with a manifest; the first is the workspace's own package.
-const MEMBERS: &[&str] = &[".", "proto", "identity", "proxy", "control-plane", "injector", "cli", "tests/support"];
+const MEMBERS: &[&str] =
+    &[".", "proto", "identity", "proxy", "control-plane", "injector", "cli", "tests/support", "tests/fuzz"];
 
 #[test]
 fn manifests_list_what_is_used_in_order() {
@@ -70,7 +71,8 @@ fn manifests_list_what_is_used_in_order() {
 
 /// The words of a package's Rust files.
 fn words(root: &Path, member: &str) -> manifests::Words {
-    let own = |path: &PathBuf| member != "." || !relative(root, path).starts_with("tests/support/");
+    let package = |path: &str| path.starts_with("tests/support/") || path.starts_with("tests/fuzz/");
+    let own = |path: &PathBuf| member != "." || !package(&relative(root, path));
     let folders: &[&str] =
         if member == "." { &["tests", "benches", "examples"] } else { &["src", "tests", "build.rs"] };
     let folders = folders.iter().map(|folder| root.join(member).join(folder));

@@ -93,6 +93,7 @@ pub const CRATES: &[Crate] = &[
             // Wiring.
             unit("app", 11),
             unit("wait", 11),
+            unit("fuzz", 11),
             unit("cli", 12),
             unit("main", 13),
         ],
@@ -115,6 +116,7 @@ pub const CRATES: &[Crate] = &[
             unit("status", 5),
             unit("admin", 5),
             unit("app", 7),
+            unit("fuzz", 7),
             unit("cli", 8),
             unit("main", 9),
         ],
@@ -146,6 +148,7 @@ pub const CRATES: &[Crate] = &[
             unit("cluster", 3),
             unit("webhook", 5),
             unit("app", 6),
+            unit("fuzz", 6),
             unit("cli", 7),
             unit("init", 7),
             unit("main", 8),

@@ -81,7 +81,8 @@ impl Webhook {
         }
     }
 
-    fn validate(&self, review: &Review) -> Value {
+    /// The verdict of `/validate`.
+    pub(crate) fn validate(&self, review: &Review) -> Value {
         let Some(object) = review.object() else {
             self.metrics.count("validate", "allowed", "no_object");
             return review.allow(&[], &[]);
@@ -96,7 +97,8 @@ impl Webhook {
         }
     }
 
-    fn inject(&self, review: &Review) -> Value {
+    /// The verdict of `/inject`.
+    pub(crate) fn inject(&self, review: &Review) -> Value {
         let Some(pod) = review.object().filter(|_| review.kind() == "Pod" && review.is_creation()) else {
             self.metrics.count("inject", "skipped", "no_pod");
             return review.allow(&[], &["tulle-injector: only the creation of pods is its business".to_owned()]);

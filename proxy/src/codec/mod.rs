@@ -20,3 +20,7 @@ pub(crate) mod h1;
 
 /// HTTP/2: the `h2` crate, and the only place that names its types.
 pub(crate) mod h2;
+
+/// What the fuzz targets run of it.
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;

@@ -13,6 +13,10 @@ mod stream;
 /// The last-good file.
 mod last_good;
 
+/// What the fuzz target of the session runs.
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests;
 

@@ -102,11 +102,11 @@ pub fn read(directory: &Path) -> (Vec<Item>, Vec<Problem>) {
     }
 }
 
-/// All that is wrong with the objects written in `text`, each by itself.
-pub fn problems(text: &str) -> Vec<Problem> {
+/// The objects written in `text`, none when it is no manifest, and all that is wrong with each by itself.
+pub fn parse(text: &str) -> (Vec<Item>, Vec<Problem>) {
     match documents::read(&"".into(), text, &|_| None) {
-        Ok(read) => read.problems,
-        Err(errors) => errors,
+        Ok(read) => (read.items, read.problems),
+        Err(errors) => (Vec::new(), errors),
     }
 }
 

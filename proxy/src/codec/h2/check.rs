@@ -7,7 +7,7 @@ use crate::codec::fields;
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// It is malformed: the stream is reset with PROTOCOL_ERROR.
     Malformed,
     /// CONNECT, which this proxy does not serve.
@@ -15,7 +15,7 @@ pub(super) enum Refusal {
 }
 
 /// Checks a head before anything else reads it.
-pub(super) fn request(head: &Parts) -> Result<(), Refusal> {
+pub(crate) fn request(head: &Parts) -> Result<(), Refusal> {
     if head.method == http::Method::CONNECT {
         return Err(Refusal::Connect);
     }

@@ -7,7 +7,7 @@ pub(crate) mod server;
 pub(crate) mod client;
 
 /// What the crate does not check of a request's head.
-mod check;
+pub(crate) mod check;
 
 use std::fmt;
 use std::future::poll_fn;
