@@ -1,6 +1,7 @@
 //! Joins the objects of one service, or of one owner, into what readers see. Pure: index in, view and problems out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::index::{Index, owner_of};
@@ -76,12 +77,33 @@ fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mu
         }
     }
     let mut endpoints: Vec<_> = found.into_values().collect();
+    one_family(index, service, &mut endpoints);
     if service.publish_unready {
         for endpoint in endpoints.iter_mut().filter(|e| e.health == Health::Unready) {
             endpoint.health = Health::Ready;
         }
     }
     endpoints
+}
+
+/// Leaves an instance with addresses of both families as one endpoint: in the family of the service's first address, as the
+/// cluster's own balancing has it, or for a headless service in that of the instance's own first.
+fn one_family(index: &Index, service: &Service, endpoints: &mut Vec<Endpoint>) {
+    let wanted = |workload: &Workload| {
+        let first = service.cluster_ips.first().or_else(|| workload.addresses.first());
+        first.is_some_and(IpAddr::is_ipv6)
+    };
+    let instance = |endpoint: &Endpoint| index.workload_at(endpoint.address).filter(|w| w.addresses.len() > 1);
+    let reached: BTreeSet<Key> = endpoints
+        .iter()
+        .filter_map(|endpoint| Some((endpoint, instance(endpoint)?)))
+        .filter(|(endpoint, workload)| endpoint.address.is_ipv6() == wanted(workload))
+        .map(|(_, workload)| workload.key.clone())
+        .collect();
+    endpoints.retain(|endpoint| {
+        let other = instance(endpoint).filter(|workload| endpoint.address.is_ipv6() != wanted(workload));
+        other.is_none_or(|workload| !reached.contains(&workload.key))
+    });
 }
 
 fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
