@@ -10,7 +10,7 @@ struct Class {
     id: &'static str,
     what: &'static str,
     expected: &'static str,
-    /// `file::test`, below `tests/` or `proxy/src/`.
+    /// `file::test`.
     tests: &'static [&'static str],
 }
 
@@ -172,6 +172,198 @@ const CLASSES: &[Class] = &[
     ),
 ];
 
+const CALLERS: &[&str] = &[
+    "identity/src/token.rs::cp02_bad_tokens_are_refused",
+    "identity/src/token.rs::cp02_claims_are_held_to_their_values",
+    "control-plane/tests/serve/ca.rs::callers_without_a_good_token_get_nothing_on_either_listener",
+    "control-plane/tests/serve/kube/mod.rs::who_is_not_that_pod_gets_nothing",
+];
+const REVIEWS: &[&str] = &["control-plane/src/caller/review.rs::what_is_missing_or_odd_is_refused"];
+const NO_REVIEW: &[&str] = &[
+    "injector/src/webhook/tests.rs::what_is_no_request_is_refused",
+    "injector/src/webhook/tests.rs::a_body_that_never_ends_is_not_waited_for",
+    "injector/src/review.rs::what_is_no_request_is_refused",
+];
+
+/// Who is who: certificates, the control plane, the webhook.
+const WHO: &[Class] = &[
+    class(
+        "ID-01",
+        "no certificate where one is required",
+        "handshake fails, 0 bytes reach the application",
+        &[
+            "identity/src/tls/tests.rs::id01_a_client_without_a_certificate_is_refused",
+            "tests/path/identity.rs::a_mesh_port_takes_peers_of_the_mesh_and_nobody_else",
+        ],
+    ),
+    class(
+        "ID-02",
+        "plain caller of a permissive port",
+        "served without an identity",
+        &["tests/path/identity.rs::a_plain_caller_reaches_a_permissive_port_without_an_identity"],
+    ),
+    class(
+        "ID-03",
+        "another authority, self-signed, expired, not yet valid; clock 20 s behind",
+        "refused; accepted",
+        &[
+            "identity/src/tls/tests.rs::id03_time_is_exact_and_roots_are_ours",
+            "identity/src/tls/tests.rs::id03_a_fresh_certificate_suits_a_clock_20_s_behind",
+        ],
+    ),
+    class(
+        "ID-04",
+        "another trust domain",
+        "refused by both ends",
+        &[
+            "identity/src/tls/tests.rs::id04_another_trust_domain_is_refused_by_both_ends",
+            "identity/src/tls/tests.rs::id04_strangers_are_refused_by_the_server",
+        ],
+    ),
+    class(
+        "ID-05",
+        "server with another identity than its endpoint's",
+        "gets nothing; `identity_mismatch`",
+        &[
+            "identity/src/tls/tests.rs::id05_a_server_that_is_somebody_else_is_refused",
+            "tests/path/identity.rs::a_server_that_is_somebody_else_gets_nothing",
+        ],
+    ),
+    class(
+        "ID-06",
+        "no or two URI names, ids to no workload, broken ids",
+        "refused",
+        &[
+            "identity/src/tls/tests.rs::id06_one_uri_and_that_a_workload",
+            "identity/src/spiffe.rs::broken_ids_are_refused",
+        ],
+    ),
+    class(
+        "ID-07",
+        "leaf that may sign or lacks the usage; authority used as leaf",
+        "refused",
+        &["identity/src/tls/tests.rs::id07_only_a_leaf_is_a_leaf"],
+    ),
+    class(
+        "ID-11",
+        "TLS below 1.3 in the mesh",
+        "refused",
+        &["identity/src/tls/tests.rs::a_foreign_tls_1_2_client_reaches_the_control_plane_but_not_the_mesh"],
+    ),
+    class(
+        "ID-16",
+        "rotation of roots under load",
+        "0 failures",
+        &[
+            "identity/src/sign/tests.rs::a_root_rotates_without_a_refusal",
+            "tests/path/rotation.rs::leaves_and_roots_rotate_under_load",
+        ],
+    ),
+    class(
+        "ID-17",
+        "rotation of leaves under load",
+        "0 failures, new handshakes use the new one",
+        &["tests/path/rotation.rs::leaves_and_roots_rotate_under_load"],
+    ),
+    class(
+        "CP-01",
+        "request for a certificate that names another workload",
+        "the certificate names the caller alone",
+        &[
+            "control-plane/tests/serve/ca.rs::a_certificate_names_the_caller_whatever_the_request_names",
+            "identity/src/sign/tests.rs::names_are_the_callers_alone",
+        ],
+    ),
+    class(
+        "CP-02",
+        "token: none, garbage, expired, other or more audiences, no pod, a pod that is gone",
+        "unauthenticated",
+        CALLERS,
+    ),
+    class("CP-03", "user that is no service account, odd names", "unauthenticated", REVIEWS),
+    class(
+        "CP-04",
+        "pod of an earlier or another uid, another account's pod",
+        "unauthenticated",
+        &["control-plane/src/caller/review.rs::a_good_review_names_the_pod"],
+    ),
+    class(
+        "CP-05",
+        "request for a certificate: malformed, weak keys, foreign signature, huge, wishes for more, long lives",
+        "refused, or wishes ignored and lives clamped",
+        &[
+            "identity/src/csr.rs::cp05_malformed_and_oversized_requests_are_refused",
+            "identity/src/csr.rs::cp05_weak_and_weird_keys_are_refused",
+            "identity/src/csr.rs::cp05_another_keys_signature_is_refused",
+            "identity/src/csr.rs::cp05_wishes_are_ignored",
+            "control-plane/tests/serve/ca.rs::lifetimes_are_clamped",
+        ],
+    ),
+    class(
+        "CP-07",
+        "discovery as another workload, namespace or account than the token's",
+        "permission denied",
+        &[
+            "control-plane/tests/serve/identity.rs::a_node_may_claim_only_what_its_token_says",
+            "control-plane/tests/serve/kube/mod.rs::who_is_not_that_pod_gets_nothing",
+            "control-plane/tests/serve/delta.rs::the_inbound_listener_is_its_own_workloads_alone",
+        ],
+    ),
+    class(
+        "CP-12",
+        "hostile answers of a control plane",
+        "refused with a reason, the last good stays",
+        &[
+            "proxy/src/xds/tests/vectors.rs::a_hostile_control_plane_is_refused",
+            "proxy/src/xds/tests/vectors.rs::one_bad_resource_is_refused_and_blocks_no_other",
+            "proxy/src/xds/tests/live.rs::whoever_is_not_the_control_plane_is_not_talked_to",
+        ],
+    ),
+    class(
+        "WH-01",
+        "what is no AdmissionReview: method, path, type, encoding, size, silence",
+        "4xx, never 5xx",
+        NO_REVIEW,
+    ),
+    class(
+        "WH-02",
+        "answer of the webhook",
+        "uid, version and patch type as the API server asks",
+        &["injector/src/webhook/tests.rs::a_pod_gets_its_proxy"],
+    ),
+    class(
+        "WH-04",
+        "pods that have a proxy, ours or another mesh's",
+        "left alone, said why",
+        &[
+            "injector/src/patch/tests.rs::what_has_a_proxy_is_left_alone",
+            "injector/src/decide/tests.rs::some_pods_never_get_one",
+            "injector/src/decide/tests.rs::our_names_are_ours",
+        ],
+    ),
+    class(
+        "WH-05",
+        "hostNetwork, namespaces of the cluster and of Tulle, `disabled`, static pods",
+        "never injected",
+        &[
+            "injector/src/decide/tests.rs::some_pods_never_get_one",
+            "cli/tests/install.rs::webhooks_leave_the_cluster_alone",
+        ],
+    ),
+    class(
+        "WH-07",
+        "rights of what is injected and installed",
+        "no root, no capability but the rules' own, read-only, seccomp",
+        &["injector/src/patch/tests.rs::golden_pairs", "cli/tests/install.rs::pods_fit_the_level_restricted"],
+    ),
+    class(
+        "WH-10",
+        "the webhook's certificate and its renewal",
+        "the authority before stays trusted",
+        &["injector/src/cert.rs::a_new_certificate_is_good_and_the_authority_before_stays_trusted"],
+    ),
+];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -204,21 +396,30 @@ fn page(sources: &[String]) -> String {
     let mut page = read(&root().join("tests/conformance/security.head.md"));
     page += "\n| class | input | expected | rows | tested in |\n| --- | --- | --- | ---: | --- |\n";
     for Class { id, what, expected, tests } in CLASSES {
-        let places: BTreeSet<&str> = tests.iter().filter_map(|test| test.split("::").next()).collect();
-        let places = places.into_iter().map(|place| format!("`{place}`")).collect::<Vec<_>>().join(" ");
+        let places = places(tests);
         let rows = match rows(sources, id) {
             0 => String::from("–"),
             rows => rows.to_string(),
         };
         let _ = writeln!(page, "| {id} | {what} | {expected} | {rows} | {places} |");
     }
+    page += "\n## Who is who\n\n| class | case | expected | tested in |\n| --- | --- | --- | --- |\n";
+    for Class { id, what, expected, tests } in WHO {
+        let _ = writeln!(page, "| {id} | {what} | {expected} | {} |", places(tests));
+    }
     page
+}
+
+/// The files of tests.
+fn places(tests: &[&str]) -> String {
+    let places: BTreeSet<&str> = tests.iter().filter_map(|test| test.split("::").next()).collect();
+    places.into_iter().map(|place| format!("`{place}`")).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn the_page_says_what_is_tested() {
     let sources = sources();
-    for Class { id, tests, .. } in CLASSES {
+    for Class { id, tests, .. } in CLASSES.iter().chain(WHO) {
         assert!(!tests.is_empty(), "{id} is tested nowhere");
         for test in *tests {
             let (file, name) = test.split_once("::").expect("file::test");
@@ -227,6 +428,8 @@ fn the_page_says_what_is_tested() {
     }
     let known: BTreeSet<&str> = CLASSES.iter().map(|class| class.id).collect();
     assert_eq!(known.len(), CLASSES.len(), "an id is there twice");
+    let who: BTreeSet<&str> = WHO.iter().map(|class| class.id).collect();
+    assert_eq!(who.len(), WHO.len(), "an id is there twice");
     for family in ["FR-", "TG-", "TN-", "HH-", "SP-", "DG-", "FL-", "SL-"] {
         for source in &sources {
             for (at, _) in source.match_indices(&format!("\"{family}")) {
