@@ -123,6 +123,7 @@ tulle-control-plane cluster core pods: get list watch
 tulle-control-plane cluster core services: get list watch
 tulle-control-plane cluster discovery.k8s.io endpointslices: get list watch
 tulle-control-plane cluster events.k8s.io events: create patch
+tulle-control-plane cluster rbac.authorization.k8s.io clusterroles tulle-control-plane: get
 tulle-control-plane cluster tulle.io workloads: get list watch
 tulle-control-plane tulle-system coordination.k8s.io leases tulle-control-plane: get update
 tulle-control-plane tulle-system coordination.k8s.io leases: create

@@ -123,8 +123,13 @@ fn control<S: Signals>(
     let telemetry = Telemetry::new(telemetry::MAX_SERIES, access);
     let (publisher, keys, status) = (Publisher::new(), Keys::new(), Status::default());
     let (demand, demands) = Demand::channel();
-    let parts =
-        Parts { settings: Arc::clone(bootstrap), snapshots: publisher.subscribe(), keys: keys.subscribe(), demand };
+    let parts = Parts {
+        settings: Arc::clone(bootstrap),
+        snapshots: publisher.subscribe(),
+        keys: keys.subscribe(),
+        demand,
+        status: status.clone(),
+    };
     let handles = Arc::new(AdminHandles {
         snapshot: publisher.subscribe(),
         keys: keys.subscribe(),

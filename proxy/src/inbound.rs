@@ -74,7 +74,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
     // Without any configuration nothing says who may come in.
     let Some(rules) = rules else {
         relay::abort(&tcp);
-        return Err(Reason::UnknownDestination.into());
+        return Err(Reason::NoConfig.into());
     };
     let Received { mut io, peer, speaks, arriving } = Box::pin(receive(&cx, tcp, &rules, number)).await?;
     let source = party(peer.as_ref());

@@ -148,8 +148,13 @@ async fn by_authority(cx: Rc<Worker>, tcp: TcpStream, from: Downstream) -> Resul
     Ok(())
 }
 
-/// A destination that nothing is known of: passed through untouched, or refused.
+/// A destination that nothing is known of: passed through untouched, or refused. A proxy that was told nothing at all does
+/// not know what is meshed, and what is must not be sent in plain (decision 005).
 async fn unknown(cx: Rc<Worker>, tcp: TcpStream, key: &DemandKey) -> Result<(), Failure> {
+    if cx.untold(&cx.view()) {
+        crate::relay::abort(&tcp);
+        return Err(Reason::NoConfig.into());
+    }
     let (DemandKey::Addr(address), Unknown::PassThrough) = (key, cx.settings.unknown) else {
         crate::relay::abort(&tcp);
         return Err(Reason::UnknownDestination.into());

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use crate::config::cluster::{Cluster, HttpVersion, Limits, Policy, RetryBudget};
 use crate::config::demand::{Demand, DemandKey};
 use crate::config::endpoint::{Endpoint, Endpoints, Health};
 use crate::config::listener::InboundPort;
+use crate::config::status::Status;
 use crate::config::{Known, Snapshot};
 use crate::connect::{KEEPALIVE, SocketOptions};
 use crate::detect::Patience;
@@ -37,6 +40,9 @@ const MAX_UNANSWERED: usize = 1024;
 /// Longest time for a TLS handshake with a downstream.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an answer is waited for that can be expected: as long as a connect may take, for it is a part of one.
+const PATIENT_WAIT: Duration = Duration::from_secs(10);
+
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) keys: watch::Receiver<Option<Arc<MeshTls>>>,
     /// How to ask for destinations.
     pub(crate) demand: Demand,
+    /// Whether there is somebody to ask.
+    pub(crate) status: Status,
 }
 
 /// All state of one core.
@@ -67,6 +75,7 @@ pub(crate) struct Worker {
     /// Random source.
     pub(crate) rng: RefCell<SmallRng>,
     demand: Demand,
+    status: Status,
     options: SocketOptions,
     view: RefCell<Rc<View>>,
     keys: RefCell<Option<Arc<MeshTls>>>,
@@ -92,6 +101,7 @@ impl Worker {
             drain,
             rng: RefCell::new(rand::make_rng()),
             demand: parts.demand.clone(),
+            status: parts.status.clone(),
             options: SocketOptions { mark: settings.mark, keepalive: Some(KEEPALIVE) },
             view: RefCell::new(View::empty()),
             keys: RefCell::default(),
@@ -171,30 +181,48 @@ impl Worker {
         if self.settings.control_plane.is_none() {
             return (view, None);
         }
+        if self.unanswered.borrow().get(key).is_some_and(|until| Instant::now() < *until) {
+            self.demand.want(key.clone());
+            return (view, None);
+        }
         let answer = async {
             loop {
                 let changed = self.changed.notified();
                 let view = self.view();
                 if let Some(known) = view.snapshot.known(key).cloned() {
-                    return (view, Some(known));
+                    return (view, known);
                 }
                 self.demand.want(key.clone());
                 changed.await;
             }
         };
-        if let Some(until) = self.unanswered.borrow().get(key).copied()
-            && Instant::now() < until
-        {
-            self.demand.want(key.clone());
-            return (view, None);
+        if let Some((view, known)) = self.wait(answer).await {
+            return (view, Some(known));
         }
-        match tokio::time::timeout(self.settings.demand_wait, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.remember_unanswered(key);
-                (self.view(), None)
-            }
+        let view = self.view();
+        if !self.untold(&view) {
+            self.remember_unanswered(key);
         }
+        (view, None)
+    }
+
+    /// Waits for what the control plane is to say: longer while there is reason to expect it, since it is there, or
+    /// since without it nothing can be done.
+    async fn wait<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = pin!(answer);
+        let wait = self.settings.demand_wait;
+        if let Ok(answer) = tokio::time::timeout(wait, &mut answer).await {
+            return Some(answer);
+        }
+        if !self.untold(&self.view()) && !self.status.is_connected() {
+            return None;
+        }
+        tokio::time::timeout(PATIENT_WAIT.saturating_sub(wait), answer).await.ok()
+    }
+
+    /// Whether the proxy was told nothing yet, neither by its control plane nor by its last-good file.
+    pub(crate) fn untold(&self, view: &View) -> bool {
+        self.settings.control_plane.is_some() && view.snapshot.generation == 0
     }
 
     fn remember_unanswered(&self, key: &DemandKey) {
@@ -224,7 +252,7 @@ impl Worker {
                 changed.await;
             }
         };
-        tokio::time::timeout(self.settings.demand_wait, known).await.ok()
+        self.wait(known).await
     }
 
     /// The local application at `address`, received on a port with these rules.
@@ -311,27 +339,72 @@ mod tests {
     use crate::drain::Drain;
     use crate::telemetry::Telemetry;
 
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_waited_for_once_in_a_while() {
+    /// A worker, and all that it hears from.
+    struct Set {
+        worker: Rc<Worker>,
+        snapshots: crate::config::publish::Publisher,
+        demands: crate::config::demand::Demands,
+        status: Status,
+    }
+
+    fn set() -> Set {
         let flags =
             "tulle-proxy --workload a --control-plane a:1 --trust-bundle b --token c --demand-wait 2s --absent-ttl 10s";
         let snapshots = crate::config::publish::Publisher::new();
         let (_, keys) = watch::channel(None);
-        let (demand, mut demands) = Demand::channel();
+        let (demand, demands) = Demand::channel();
         let settings = Arc::new(Bootstrap::parse(flags.split(' ')).unwrap());
-        let parts = Parts { settings, snapshots: snapshots.subscribe(), keys, demand };
+        let status = Status::default();
+        let parts = Parts { settings, snapshots: snapshots.subscribe(), keys, demand, status: status.clone() };
         let worker = Worker::new(&parts, Telemetry::new(10, None).worker(), Drain::new(1).signal(0));
-        let key = DemandKey::Name("reviews.shop.svc.cluster.local:80".into());
-        let mut waited = async || {
+        Set { worker, snapshots, demands, status }
+    }
+
+    impl Set {
+        /// The control plane says something, though not what is asked for.
+        fn tell(&self) {
+            self.snapshots.publish(Snapshot::default());
+            self.worker.advance(self.snapshots.subscribe().borrow().clone());
+        }
+
+        /// How long a question was waited for that got no answer.
+        async fn waited(&mut self) -> Duration {
+            let key = DemandKey::Name("reviews.shop.svc.cluster.local:80".into());
             let before = Instant::now();
-            let (_, known) = worker.resolve(&key).await;
+            let (_, known) = self.worker.resolve(&key).await;
             assert!(known.is_none());
-            assert_eq!(demands.queue.try_recv().unwrap(), key);
+            assert_eq!(self.demands.queue.try_recv().unwrap(), key);
             before.elapsed()
-        };
-        assert_eq!(waited().await, Duration::from_secs(2));
-        assert_eq!(waited().await, Duration::ZERO);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_waited_for_once_in_a_while() {
+        let mut set = set();
+        set.tell();
+        assert_eq!(set.waited().await, Duration::from_secs(2));
+        assert_eq!(set.waited().await, Duration::ZERO);
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(waited().await, Duration::from_secs(2));
+        assert_eq!(set.waited().await, Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_there_is_waited_for_longer() {
+        let mut set = set();
+        set.tell();
+        set.status.update(|facts| facts.connected = true);
+        assert_eq!(set.waited().await, PATIENT_WAIT);
+        assert_eq!(set.waited().await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_nothing_waits_each_time_and_stays_so_only_until_the_first_word() {
+        let mut set = set();
+        assert_eq!(set.waited().await, PATIENT_WAIT);
+        assert_eq!(set.waited().await, PATIENT_WAIT);
+        assert!(set.worker.untold(&set.worker.view()));
+        set.tell();
+        assert!(!set.worker.untold(&set.worker.view()));
+        assert_eq!(set.waited().await, Duration::from_secs(2));
     }
 }

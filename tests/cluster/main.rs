@@ -3,7 +3,7 @@
 //!
 //! `cargo test --test cluster [-- CHAPTER...]`: the chapters named, in their order, after those marked as ground. Logs of
 //! every program of the cluster stay in `target/tmp/cluster`. `--keep` holds the cluster at the end, or where the story
-//! failed, for a look inside.
+//! failed, for a look inside. `--programs` only builds what others wrote, which other tests need too.
 
 #![expect(clippy::print_stderr, reason = "a story without libtest tells itself")]
 
@@ -28,6 +28,9 @@ const TOOLS: &[&str] =
 /// The option that holds the cluster.
 const KEEP: &str = "--keep";
 
+/// The option that tells no story. Needs no root.
+const PROGRAMS: &str = "--programs";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let told = match args.split_first() {
@@ -50,6 +53,9 @@ fn note(what: &str) {
 
 /// Builds what the cluster needs, and tells the story in its enclosure.
 fn outside(args: &[String]) -> anyhow::Result<()> {
+    if args == [PROGRAMS] {
+        return programs::of_others().map(drop);
+    }
     if !netns::available(TOOLS)? {
         return Ok(());
     }

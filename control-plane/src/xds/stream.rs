@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Status, Streaming};
+use tulle_proto::names;
 
 use super::admission::{TURN, Turn};
 use super::interest::{Interests, Touched};
@@ -19,7 +20,7 @@ use super::world::View;
 use crate::caller::Caller;
 use crate::metrics::{ReasonLabel, StreamLabels, TypeLabel};
 use crate::model::Key;
-use crate::registry::WorkloadView;
+use crate::registry::{Topic, WorkloadView};
 
 /// A client that opens a stream says who it is within this.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -89,9 +90,11 @@ async fn serve<S: Session>(
     if !shared.registry.synced() {
         return Err(refuse("unsynced", Status::unavailable("the sources are not synced yet")));
     }
-    if let Some(pod) = client.pod.clone()
-        && let Some(pod) = pod_of(shared, &pod).await
-    {
+    let pod = match &client.pod {
+        Some(pod) => pod_of(shared, pod).await,
+        None => None,
+    };
+    if let Some(pod) = &pod {
         client.join(&pod.workload).map_err(|error| refuse("node", status_of(&error)))?;
     }
     let turn = shared.admission.turn().await;
@@ -104,6 +107,7 @@ async fn serve<S: Session>(
     });
     tracing::debug!(node = client.id, client = labels.client, variant = S::VARIANT, "discovery stream open");
     let mut stream = Stream::<S>::new(shared, &client, registration);
+    stream.pod = pod;
     stream.heard(first)?;
     stream.serve(requests, responses, turn).await
 }
@@ -144,6 +148,8 @@ struct Stream<'a, S: Session> {
     view: View,
     interests: Interests,
     registration: Registration,
+    /// The client's pod as it was at the start, in a cluster.
+    pod: Option<Arc<WorkloadView>>,
 }
 
 impl<'a, S: Session> Stream<'a, S> {
@@ -151,7 +157,7 @@ impl<'a, S: Session> Stream<'a, S> {
         let (mesh, bundle) = (shared.registry.mesh(), shared.bundle.borrow().clone());
         let view = View::new(shared.translator.clone(), client.scope.clone(), mesh, &bundle);
         let interests = shared.interest.join();
-        Self { shared, client, session: S::default(), view, interests, registration }
+        Self { shared, client, session: S::default(), view, interests, registration, pod: None }
     }
 
     async fn serve(
@@ -179,6 +185,7 @@ impl<'a, S: Session> Stream<'a, S> {
                 },
                 touched = self.interests.word() => {
                     self.view.set_mesh(self.shared.registry.mesh(), touched);
+                    self.alive()?;
                     curious = true;
                 }
                 changed = bundles.changed() => {
@@ -206,14 +213,29 @@ impl<'a, S: Session> Stream<'a, S> {
         }
     }
 
+    /// Nothing is told to a pod that is gone, though its token has not expired (CP-02).
+    fn alive(&self) -> Result<(), Status> {
+        let Some(pod) = &self.pod else { return Ok(()) };
+        let key = &pod.workload.key;
+        match self.shared.registry.mesh().workload(key) {
+            Some(now) if now.workload.pod == pod.workload.pod => Ok(()),
+            Some(_) | None => Err(Status::unauthenticated(format!("pod {key} does not exist any more"))),
+        }
+    }
+
     /// Takes in a request and notes what it says.
     fn heard(&mut self, request: S::Request) -> Result<(), Status> {
         let asks = S::asks(&request);
         let heard = self.session.on_request(request).map_err(|refused| status_of_refusal(&refused))?;
         if asks {
-            self.interests.set(self.session.topics());
+            let mut topics = self.session.topics();
+            topics.extend(self.pod.iter().map(|pod| {
+                Topic::of(&names::inbound_listener(&pod.workload.key.namespace, &pod.workload.owner))
+            }));
+            self.interests.set(topics);
             // Read after: what is published from now on is told.
             self.view.set_mesh(self.shared.registry.mesh(), Touched::Nothing);
+            self.alive()?;
         }
         match heard {
             Heard::Subscribe | Heard::Ack(_) => {}

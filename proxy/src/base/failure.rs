@@ -66,6 +66,8 @@ pub enum Reason {
     ProtocolError,
     /// The destination is not known and only known ones are allowed.
     UnknownDestination,
+    /// The control plane has not said anything yet since the proxy started.
+    NoConfig,
     /// The connection would come back to this proxy.
     Loop,
     /// The proxy is shutting down.
@@ -104,7 +106,7 @@ const fn row(name: &'static str, side: Side, status: u16, grpc: u8) -> Row {
 
 impl Reason {
     /// Number of reasons; their discriminants are `0..COUNT`.
-    pub const COUNT: usize = 32;
+    pub const COUNT: usize = 33;
 
     /// All of them, in the order of their discriminants.
     pub const ALL: [Self; Self::COUNT] = [
@@ -137,6 +139,7 @@ impl Reason {
         Self::Flood,
         Self::ProtocolError,
         Self::UnknownDestination,
+        Self::NoConfig,
         Self::Loop,
         Self::Draining,
         Self::FaultInjected,
@@ -177,6 +180,7 @@ impl Reason {
             Self::Flood => row("flood", Downstream, 0, 8),
             Self::ProtocolError => row("protocol_error", Upstream, 502, 14),
             Self::UnknownDestination => row("unknown_destination", Us, 502, 14),
+            Self::NoConfig => row("no_config", Us, 503, 14),
             Self::Loop => row("loop", Us, 508, 14),
             Self::Draining => row("draining", Us, 503, 14),
             Self::FaultInjected => row("fault_injected", Us, 503, 14),

@@ -1,5 +1,5 @@
 //! Facts about the control thread's work that readiness and `/stats` report. Written by `xds` and `identity`, read by
-//! `admin`; nothing on the path reads them.
+//! `admin`; the path asks whether the stream is up when it has to wait for an answer, and nothing else.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -61,6 +61,11 @@ impl Status {
     /// The facts now.
     pub fn facts(&self) -> Facts {
         self.facts.borrow().clone()
+    }
+
+    /// Whether the discovery stream is up.
+    pub fn is_connected(&self) -> bool {
+        self.facts.borrow().connected
     }
 
     /// Follows the facts.

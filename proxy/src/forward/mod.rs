@@ -171,6 +171,7 @@ fn decide<'v>(
             let route = Arc::clone(&cluster.config.name);
             return Ok(Decision { cluster, retry: local, timeout: None, route });
         }
+        Target::Unknown if cx.worker.untold(view) => return Err(Refused::Failure(Reason::NoConfig)),
         Target::Unknown => return Err(Refused::Failure(Reason::UnknownDestination)),
     };
     let route = route::decide(table, &Asked(head)).ok_or(Refused::Failure(Reason::NoRoute))?;

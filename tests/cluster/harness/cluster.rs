@@ -15,6 +15,10 @@ use super::service::Service;
 /// waits for it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
+/// How long a node may be silent before its pods count as gone. Longer than the story is without an API server: with as
+/// little as is usual, its return finds all nodes silent, and Kubernetes itself takes every endpoint away.
+const NODE_SILENCE: &str = "300s";
+
 /// A running cluster. It ends with the process.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -125,7 +129,8 @@ impl Cluster {
         let config = |user: &str| self.pki.client(user, &format!("system:{user}"), None, API_SERVER);
         let manager = self.node().words(&format!(
             "{WORK}/programs/kubernetes controller-manager --kubeconfig={config} --leader-elect=false
-             --use-service-account-credentials --root-ca-file={ca} --service-account-private-key-file={tokens}",
+             --use-service-account-credentials --root-ca-file={ca} --service-account-private-key-file={tokens}
+             --node-monitor-grace-period={NODE_SILENCE}",
             config = config("kube-controller-manager")?,
             ca = self.pki.path("ca.crt"),
             tokens = self.pki.path("tokens.key"),

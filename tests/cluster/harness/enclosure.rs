@@ -68,6 +68,10 @@ pub(crate) fn furnish(folders: [&Path; 3]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Share of the processors that a cgroup of the cluster has while others want them too, as each version of cgroups says it:
+/// that of some ten threads. As it comes, all pods together would have as much as one thread beside them has.
+const SHARES: [(&str, &str); 2] = [("cpu.shares", "10240"), ("cpu.weight", "1000")];
+
 /// Makes a cgroup `name` under every controller; kubelets refuse to make their own root.
 ///
 /// # Errors
@@ -84,6 +88,15 @@ pub(crate) fn make_cgroup(name: &str) -> anyhow::Result<()> {
                     fs::write(parent.join(part).join(file), value)?;
                 }
                 parent.push(part);
+            }
+        }
+        let mut made = controller;
+        for part in Path::new(name) {
+            made.push(part);
+            for (file, share) in SHARES {
+                if made.join(file).exists() {
+                    fs::write(made.join(file), share)?;
+                }
             }
         }
     }

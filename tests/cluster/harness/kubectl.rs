@@ -26,25 +26,35 @@ impl Cluster {
     /// # Errors
     /// When the API server, or a webhook, refuses one; the message has its words.
     pub(crate) fn apply(&self, manifests: &str) -> anyhow::Result<()> {
-        self.apply_with(&[], manifests)
+        self.apply_with(&[], manifests).map(drop)
     }
 
-    /// Applies manifests in `namespace`.
+    /// Applies manifests in `namespace`; gives what the API server warns of.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub(crate) fn apply_in(&self, namespace: &str, manifests: &str) -> anyhow::Result<()> {
+    pub(crate) fn apply_in(&self, namespace: &str, manifests: &str) -> anyhow::Result<String> {
         self.apply_with(&["-n", namespace], manifests)
     }
 
-    fn apply_with(&self, options: &[&str], manifests: &str) -> anyhow::Result<()> {
+    /// Has the API server look at manifests without keeping them; gives what it warns of.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub(crate) fn dry_run(&self, manifests: &str) -> anyhow::Result<String> {
+        self.apply_with(&["--dry-run=server"], manifests)
+    }
+
+    /// Gives what was warned of.
+    fn apply_with(&self, options: &[&str], manifests: &str) -> anyhow::Result<String> {
         let mut command = self.kubectl_command();
         command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).args(options);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdin.take().context("a pipe")?.write_all(manifests.as_bytes())?;
         let done = child.wait_with_output()?;
-        ensure!(done.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&done.stderr));
-        Ok(())
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        ensure!(done.status.success(), "kubectl apply: {said}");
+        Ok(said)
     }
 
     /// Objects as `kubectl get WHAT -o json` gives them.

@@ -192,7 +192,7 @@ conf_dir = "{dir}/cni"
             "clusterDNS": [DNS],
             "clusterDomain": "cluster.local",
             "resolvConf": "",
-            "podLogsDir": self.dir.join("pod-logs"),
+            "podLogsDir": format!("{WORK}/logs/{}-pods", self.name),
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": format!("/{cgroup}"),
             "enforceNodeAllocatable": [],

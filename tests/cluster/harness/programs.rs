@@ -12,7 +12,7 @@ use super::run;
 
 /// The last Kubernetes whose kubelet runs on cgroup v1 and with Debian's containerd. `kubernetes/go.mod` says the same.
 const KUBERNETES: &str = "1.34.4";
-/// As in `.ci/run`, which keeps it at the same place.
+/// Kept beside the other tools of `.ci/run`, which lints the chart with it.
 const HELM: &str = "3.22.0";
 /// As `coredns/go.mod` says.
 const COREDNS: &str = "1.12.4";
@@ -31,34 +31,48 @@ pub(crate) struct Programs {
 /// # Errors
 /// When a compiler fails or a module cannot be fetched; the message has what it said.
 pub(crate) fn build() -> anyhow::Result<Programs> {
-    let (tools, cache) = (cache()?.join("tools/bin"), cache()?.join("cluster"));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster");
-    let (programs, images) = (cache.join("programs"), cache.join("images"));
-    fs::create_dir_all(&programs)?;
+    let programs = of_others()?;
+    let images = cache()?.join("cluster/images");
     fs::create_dir_all(&images)?;
-    fs::create_dir_all(&tools)?;
-
-    once(&programs, "kubernetes", KUBERNETES, |output| kubernetes(&source.join("kubernetes"), output))?;
-    once(&tools, "helm", HELM, |output| go_install("helm.sh/helm/v3/cmd/helm", HELM, output))?;
-    fs::copy(tools.join("helm"), programs.join("helm"))?;
-    once(&programs, "coredns", COREDNS, |output| run(go_build(&source.join("coredns"), output, "")).map(drop))?;
-    run(go_build(&source.join("probe"), &programs.join("probe"), ""))?;
+    run(go_build(&source("probe"), &programs.join("probe"), ""))?;
     let mut pause = Command::new("cc");
-    pause.args(["-static", "-O2", "-o"]).arg(programs.join("pause")).arg(source.join("pause.c"));
+    pause.args(["-static", "-O2", "-o"]).arg(programs.join("pause")).arg(source("pause.c"));
     run(pause)?;
-
     let image = |name: &str, entrypoint: &str| {
         let mut command = Command::new("python3");
-        command.arg(source.join("../../deploy/images/oci.py")).arg(images.join(format!("{name}.tar")));
-        command.args([&format!("docker.io/tulle-test/{name}:1"), "--entrypoint", entrypoint, "--file"]);
+        command.arg(source("../../deploy/images/oci.py")).arg(images.join(format!("{name}.tar")));
+        // Not the user of the proxy, whose connections are not captured.
+        command.args([&format!("docker.io/tulle-test/{name}:1"), "--user=65532:65532"]);
+        command.args(["--entrypoint", entrypoint, "--file"]);
         command.arg(format!("{}={entrypoint}", programs.join(name).display()));
         run(command)
     };
     image("pause", "/pause")?;
     image("probe", "/probe")?;
     once(&images, "coredns.tar", COREDNS, |_| image("coredns", "/coredns").map(drop))?;
-    tulle(&source.join("../.."), &images)?;
+    tulle(&source("../.."), &images)?;
     Ok(Programs { programs, images })
+}
+
+/// Builds what others wrote, and gives the folder it is in: `kubernetes`, `helm` and `coredns`. Tests of a real API server
+/// look for it there.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn of_others() -> anyhow::Result<PathBuf> {
+    let (tools, programs) = (cache()?.join("tools/bin"), cache()?.join("cluster/programs"));
+    fs::create_dir_all(&programs)?;
+    fs::create_dir_all(&tools)?;
+    once(&programs, "kubernetes", KUBERNETES, |output| kubernetes(&source("kubernetes"), output))?;
+    once(&tools, "helm", HELM, |output| go_install("helm.sh/helm/v3/cmd/helm", HELM, output))?;
+    fs::copy(tools.join("helm"), programs.join("helm"))?;
+    once(&programs, "coredns", COREDNS, |output| run(go_build(&source("coredns"), output, "")).map(drop))?;
+    Ok(programs)
+}
+
+/// A file beside this test.
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(name)
 }
 
 /// Tulle's images, of this source. Profile `release`: what `dist` adds to it is minutes of optimisation.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 
+use super::traffic::seen;
 use crate::harness::{Cluster, Load};
 
 /// The application, the same in every namespace.
@@ -23,6 +24,7 @@ pub(crate) fn plain(cluster: &mut Cluster) -> anyhow::Result<()> {
 pub(crate) fn install(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.kubectl("create namespace tulle-system")?;
     cluster.kubectl("label namespace tulle-system pod-security.kubernetes.io/enforce=restricted")?;
+    checked(cluster)?;
     cluster
         .helm(&[
             "install",
@@ -38,6 +40,16 @@ pub(crate) fn install(cluster: &mut Cluster) -> anyhow::Result<()> {
     for workload in ["deployment/tulle-control-plane", "deployment/tulle-injector"] {
         cluster.rolled_out("tulle-system", workload)?;
     }
+    Ok(())
+}
+
+/// The chart is clean by Helm's own judgement, and the API server finds nothing wrong with what it renders.
+fn checked(cluster: &Cluster) -> anyhow::Result<()> {
+    let lint = cluster.helm(&["lint", "--strict", "--namespace=tulle-system", CHART])?;
+    ensure!(!lint.contains("[WARNING]"), "helm lint: {lint}");
+    let rendered = cluster.helm(&["template", "tulle", CHART, "--namespace=tulle-system", "--validate"])?;
+    let warnings = cluster.dry_run(&rendered)?;
+    ensure!(warnings.is_empty(), "kubectl apply --dry-run=server: {warnings}");
     Ok(())
 }
 
@@ -63,16 +75,22 @@ pub(crate) fn uninstall(cluster: &mut Cluster) -> anyhow::Result<()> {
     let load = Load::start(cluster, "shop", 50, "http://server.shop/")?;
     answers_of(cluster, &load, 1)?;
     load.stop(cluster)?;
-    let left = leftovers(cluster)?;
-    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-    Ok(())
+    // What belonged to something that is gone is collected, which takes a moment.
+    let mut left = Vec::new();
+    let gone = cluster.until("nothing to be left", |cluster| {
+        left = leftovers(cluster).ok()?;
+        left.is_empty().then_some(())
+    });
+    gone.with_context(|| format!("left behind: {}", left.join(", ")))
 }
 
-/// Deploys client and servers, and waits until every server answered to the client.
+/// Deploys client and servers, and waits until the client's node has heard of the servers.
 fn deploy(cluster: &mut Cluster, namespace: &str) -> anyhow::Result<()> {
     cluster.apply_in(namespace, SHOP)?;
     cluster.rolled_out(namespace, "deployment/server")?;
-    cluster.rolled_out(namespace, "deployment/client")
+    cluster.rolled_out(namespace, "deployment/client")?;
+    let url = format!("http://server.{namespace}/");
+    cluster.until("an answer", |cluster| seen(cluster, namespace, "client", &url).ok().map(drop))
 }
 
 /// Waits until `count` pods have answered.

@@ -6,6 +6,8 @@ mod change;
 mod cost;
 /// Tulle comes, and goes.
 mod install;
+/// What a user is told.
+mod told;
 /// Who sees what.
 mod traffic;
 
@@ -25,6 +27,7 @@ pub(crate) const CHAPTERS: &[Chapter] = &[
     ground("plain", install::plain),
     ground("install", install::install),
     ground("label", install::label),
+    chapter("told", told::told),
     chapter("mutual-tls", traffic::mutual_tls),
     chapter("strict", traffic::strict),
     chapter("opted-out", traffic::opted_out),

@@ -41,7 +41,10 @@ fn build(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let manifest_dir = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let done = Command::new(env!("CARGO"))
         .current_dir(manifest_dir)
-        .args(["build", "--quiet", "--package", package, "--bin", name, "--profile", profile, "--target-dir"])
+        // The command has everything: named beside any other package it gives what both depend on one set of features, so
+        // that it is compiled once.
+        .args(["build", "--quiet", "--package", "tulle", "--package", package])
+        .args(["--bin", name, "--profile", profile, "--target-dir"])
         .arg(target_dir)
         .output()
         .context("run cargo")?;

@@ -147,6 +147,15 @@ impl Cluster {
         TrustBundle::from_pem(map.data.unwrap()["bundle.pem"].as_bytes()).unwrap()
     }
 
+    /// The name of the one object that owns the trust bundle of a namespace.
+    pub(crate) async fn bundle_owner(&self, namespace: &str) -> String {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let owners = maps.get("tulle-trust-bundle").await.unwrap().metadata.owner_references.unwrap();
+        let [owner] = &owners[..] else { panic!("{owners:?}") };
+        assert_eq!(owner.kind, "ClusterRole");
+        owner.name.clone()
+    }
+
     /// Gives a user these rights.
     pub(crate) async fn role(&self, user: &str, rules: &[Value]) {
         let group = "rbac.authorization.k8s.io";

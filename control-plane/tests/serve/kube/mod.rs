@@ -122,8 +122,10 @@ async fn a_pod_gets_its_identity_and_its_endpoints() {
 async fn who_is_not_that_pod_gets_nothing() {
     let Some(api) = Api::start().await else { return };
     let cluster = Cluster::furnish(&api).await;
+    cluster.role("tulle-control-plane", &[]).await;
     let handle = start(&api, "admin").await;
     let bundle = cluster.bundle("shop").await;
+    assert_eq!(cluster.bundle_owner("shop").await, "tulle-control-plane", "what uninstalling takes away");
     // CP-02: other audiences, more audiences, no pod; garbage.
     let tokens = [
         cluster.token("web-1", &["https://kubernetes.default.svc"]).await,
@@ -148,7 +150,12 @@ async fn who_is_not_that_pod_gets_nothing() {
     }
     // CP-02: a pod that is gone, though its token was good a moment ago and is not past its time.
     assert!(sign(&handle, &bundle, &token).await.is_ok());
+    let channel = connect_tls(handle.xds_addr, &bundle).await.unwrap();
+    let mut stream = Delta::open(channel, Some(&token), tulle_node("shop", "web", "web")).await.unwrap();
+    stream.ask(Endpoint, &[REVIEWS]).await;
+    assert_eq!(stream.take().await.resources.len(), 1);
     cluster.delete_pod("web-1").await;
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::Unauthenticated);
     let refused = async || sign(&handle, &bundle, &token).await.err().map(|status| status.code());
     cluster::until("the token of a pod that is gone is refused", || async {
         (refused().await == Some(Code::Unauthenticated)).then_some(())

@@ -56,7 +56,7 @@ pub(super) struct Flags {
         help_heading = "Control plane"
     )]
     pub(super) prefetch: Vec<String>,
-    /// Longest wait of a connection to a destination that is not known yet.
+    /// Longest wait of a connection to a destination that is not known yet, while the control plane is away; 10 s otherwise.
     #[arg(long, env = "TULLE_DEMAND_WAIT", default_value = "2s", help_heading = "Control plane")]
     pub(super) demand_wait: String,
     /// How long the answer `no such service` holds.

@@ -61,7 +61,7 @@ pub struct Bootstrap {
     pub state_dir: Option<PathBuf>,
     /// What happens to destinations the mesh does not know.
     pub unknown: Unknown,
-    /// Longest wait of a connection for configuration that was asked for on its account.
+    /// Longest wait of a connection for configuration that was asked for on its account, when none can be expected.
     pub demand_wait: Duration,
     /// How long the answer `no such service` holds.
     pub absent_ttl: Duration,
