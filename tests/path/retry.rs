@@ -180,3 +180,30 @@ async fn connections_that_the_application_closes_at_random_cost_no_request() {
     tokio::join!(load("app"), load("app"), load("plain"), load("plain"));
     assert!(app.connections() > 100, "only {} connections", app.connections());
 }
+
+/// An application that ends closes connections it has accepted and not looked at: fresh ones too.
+#[tokio::test]
+async fn fresh_connections_that_the_application_closes_cost_no_safe_request() {
+    let control = mesh::control().await;
+    let count = AtomicUsize::new(0);
+    // No connection is used twice, and every other one ends without a word.
+    let app = Upstream::http1(move |_| match count.fetch_add(1, Ordering::SeqCst) % 2 {
+        0 => Reply::default().close(),
+        _ => Reply::ok("hello").close(),
+    })
+    .await;
+    let server = mesh::server(&control, "app", &[(8080, "http", app.addr())]).await;
+    let meshed = Service::http(&mesh::name("app")).endpoint(&server.inbound(8080).to_string(), Some(&mesh::id("app")));
+    control.publish(&meshed.retry(mesh::SAFE, 2));
+    let sidecar = mesh::client(&control, &["app"]).await;
+    let mut client = Raw::connect(sidecar.outbound(&mesh::name("app"))).await;
+    for turn in 0..20 {
+        let reply = client.exchange("GET", "/", "app.shop").await;
+        assert_eq!(reply.status, 200, "request {turn}: {reply:?}");
+    }
+    assert_eq!(app.requests().len(), 40);
+    client.send(raw::request("POST", "/", "app.shop", &[], b"order")).await;
+    let reply = client.response().await;
+    assert_eq!((reply.status, reply.header("tulle-reason")), (502, Some("upstream_closed")), "{reply:?}");
+    assert_eq!(app.requests().len(), 41, "it may have been carried out");
+}

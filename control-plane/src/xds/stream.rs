@@ -229,9 +229,11 @@ impl<'a, S: Session> Stream<'a, S> {
         let heard = self.session.on_request(request).map_err(|refused| status_of_refusal(&refused))?;
         if asks {
             let mut topics = self.session.topics();
-            topics.extend(self.pod.iter().map(|pod| {
-                Topic::of(&names::inbound_listener(&pod.workload.key.namespace, &pod.workload.owner))
-            }));
+            topics.extend(
+                self.pod
+                    .iter()
+                    .map(|pod| Topic::of(&names::inbound_listener(&pod.workload.key.namespace, &pod.workload.owner))),
+            );
             self.interests.set(topics);
             // Read after: what is published from now on is told.
             self.view.set_mesh(self.shared.registry.mesh(), Touched::Nothing);

@@ -358,12 +358,16 @@ impl H1Incoming<'_> {
     }
 
     /// No head came. On a reused connection that ended before any byte, the upstream most likely closed it for being
-    /// idle; if not even the request was sent whole, it cannot have been served.
+    /// idle; if not even the request was sent whole, it cannot have been served. The workload's own application also ends
+    /// fresh ones when it ends itself, those it has not looked at among them; the next attempt then finds it gone, and says
+    /// so to the peer.
     fn failure(&self, error: ReadError) -> Failure {
+        let own = self.attempt.cx.direction == Direction::Inbound;
         let retry = match (self.reused, self.sent.get()) {
             _ if self.reader.has_received() => Retry::Never,
             (true, false) => Retry::Safe,
             (true, true) => Retry::IfIdempotent,
+            (false, _) if own && self.attempt.head.is_safe() => Retry::IfIdempotent,
             (false, _) => Retry::Never,
         };
         match error {

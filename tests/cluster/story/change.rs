@@ -24,7 +24,7 @@ pub(crate) fn servers(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.kubectl("drain node-2 --ignore-daemonsets --delete-emptydir-data --timeout=120s")?;
     cluster.rolled_out("shop", "deployment/server")?;
     cluster.kubectl("uncordon node-2")?;
-    load.stop(cluster).map(drop)
+    ended("servers changed", load, cluster)
 }
 
 /// Tulle's own parts restarted, and then gone, with the API server, for a minute.
@@ -50,7 +50,7 @@ pub(crate) fn mesh(cluster: &mut Cluster) -> anyhow::Result<()> {
     // The mesh follows again, and new pods get sidecars.
     cluster.kubectl("-n shop rollout restart deployment/server")?;
     cluster.rolled_out("shop", "deployment/server")?;
-    load.stop(cluster).map(drop)
+    ended("the mesh changed", load, cluster)
 }
 
 /// The replicas restarted again and again at a high rate.
@@ -63,8 +63,13 @@ pub(crate) fn restarts(cluster: &mut Cluster) -> anyhow::Result<()> {
         let failures = report.failures.join("\n");
         ensure!(report.failed == 0, "restart {turn}: {} of {} failed:\n{failures}", report.failed, report.sent);
     }
+    ended("20 restarts", load, cluster)
+}
+
+/// Ends a load, none of whose requests failed, and tells its figures.
+fn ended(what: &str, load: Load, cluster: &Cluster) -> anyhow::Result<()> {
     let report = load.stop(cluster)?;
-    crate::note(&format!("20 restarts: {} requests, slowest {} ms", report.sent, report.slowest_ms));
+    crate::note(&format!("{what}: {} requests, slowest {} ms", report.sent, report.slowest_ms));
     Ok(())
 }
 

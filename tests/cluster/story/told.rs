@@ -18,7 +18,11 @@ pub(crate) fn told(cluster: &mut Cluster) -> anyhow::Result<()> {
 
     refused(cluster, "-n shop annotate service server tulle.io/timeout=soon", "tulle.io/timeout")?;
     refused(cluster, "annotate namespace shop tulle.io/mtls=always", "strict")?;
-    refused(cluster, "-n shop run odd --image=tulle-test/probe:1 --annotations=tulle.io/capture=maybe", "tulle.io/capture")
+    refused(
+        cluster,
+        "-n shop run odd --image=tulle-test/probe:1 --annotations=tulle.io/capture=maybe",
+        "tulle.io/capture",
+    )
 }
 
 /// Waits until what a command prints has all of `parts`: Events are written a moment after what they speak of.
