@@ -373,7 +373,7 @@ impl H1Incoming<'_> {
         match error {
             ReadError::Closed => Failure { reason: Reason::UpstreamClosed, retry, source: None },
             // What was on its way to a closed socket comes back as a reset.
-            ReadError::Io(error) if retry != Retry::Never => {
+            ReadError::Io(error) if self.reused && retry != Retry::Never => {
                 Failure { reason: Reason::UpstreamClosed, retry, source: Some(error.into()) }
             }
             ReadError::Io(error) => Failure { reason: Reason::UpstreamReset, retry, source: Some(error.into()) },

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::cluster::Cluster;
 
@@ -29,7 +30,10 @@ impl Load {
     /// When the client cannot be reached.
     pub(crate) fn start(cluster: &Cluster, namespace: &str, rate: u32, url: &str) -> anyhow::Result<Self> {
         let pods = cluster.get(&format!("-n {namespace} pods -l app=client"))?;
-        let address = pods["items"][0]["status"]["podIP"].as_str().context("a client with an address")?;
+        // One that ends is still listed.
+        let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let pod = pods["items"].as_array().into_iter().flatten().find(stays).context("a client")?;
+        let address = pod["status"]["podIP"].as_str().context("a client with an address")?;
         let control = format!("http://{address}:9091");
         cluster.request(&format!("{control}/start?rate={rate}&url={url}"))?;
         Ok(Self { control })

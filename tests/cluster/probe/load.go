@@ -25,7 +25,8 @@ type report struct {
 // Enough to see what went wrong.
 const failuresKept = 20
 
-// One stream of requests at an even rate, whatever becomes of them. A slow server meets more of them at once, not fewer.
+// One stream of requests at an even rate, whatever becomes of them. A slow server meets more of them at once, not fewer, and
+// what a slow client missed it makes up for.
 type load struct {
 	mutex  sync.Mutex
 	report report
@@ -71,11 +72,14 @@ func (l *load) start(rate int, url string) {
 		defer l.under.Done()
 		tick := time.NewTicker(time.Second / time.Duration(rate))
 		defer tick.Stop()
-		for {
+		begun := time.Now()
+		for made := 0; ; {
 			select {
 			case <-running.Done():
 				return
 			case <-tick.C:
+			}
+			for due := int(time.Since(begun).Seconds() * float64(rate)); made < due; made++ {
 				l.under.Add(1)
 				go l.request(client, url)
 			}

@@ -151,9 +151,9 @@ impl Cluster {
     pub(crate) async fn bundle_owner(&self, namespace: &str) -> String {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let owners = maps.get("tulle-trust-bundle").await.unwrap().metadata.owner_references.unwrap();
-        let [owner] = &owners[..] else { panic!("{owners:?}") };
-        assert_eq!(owner.kind, "ClusterRole");
-        owner.name.clone()
+        assert_eq!(owners.len(), 1, "{owners:?}");
+        assert_eq!(owners[0].kind, "ClusterRole");
+        owners[0].name.clone()
     }
 
     /// Gives a user these rights.
