@@ -105,6 +105,7 @@ fn effect(key: &str, is: &Injected) -> bool {
         "exclude-uids" => rule("1000") && rule("2000-2010"),
         "opaque-ports" => is.bootstrap().opaque_ports == [3306, 5432],
         "capture" => is.rules().mode == Mode::Iptables,
+        "dns-capture" => is.bootstrap().dns.is_some() && rule("udp dport 53 redirect to :15053"),
         "hold-until-ready" => is.proxy()["startupProbe"].is_null(),
         "drain-seconds" => is.bootstrap().drain.deadline == Duration::from_secs(60),
         "upstreams" => {

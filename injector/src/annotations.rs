@@ -73,7 +73,7 @@ macro_rules! annotation {
 /// Every annotation this version acts on, in the order of the documentation. `inject` may be a label, and stands on
 /// namespaces as a label too.
 #[rustfmt::skip]
-pub const POD: [Annotation; 23] = [
+pub const POD: [Annotation; 24] = [
     annotation!("inject", "enabled, disabled", "that of the namespace's label", "enabled", inject = values::enabled,
         "whether the pod gets a proxy"),
     annotation!("inject-native", "auto, true, false", "auto", "true", native = values::native,
@@ -100,6 +100,8 @@ pub const POD: [Annotation; 23] = [
         "ports on which the server speaks first: never looked into; replaces the default"),
     annotation!("capture", "nft, iptables, none", "nft", "iptables", capture = values::capture,
         "how traffic is led through the proxy; none: the application is told its addresses"),
+    annotation!("dns-capture", "true, false", "false", "true", dns_capture = values::boolean,
+        "the proxy answers the pod's DNS questions: services at once, all else by the pod's nameservers, with a cache"),
     annotation!("hold-until-ready", "true, false", "true", "false", hold_until_ready = values::boolean,
         "start the application only when the proxy is ready"),
     annotation!("drain-seconds", "1-3600", "grace period of the pod, less 2", "60", drain_seconds = values::drain_seconds,
@@ -114,9 +116,6 @@ pub const POD: [Annotation; 23] = [
     annotation!("unknown-destinations", "pass-through, refuse", "pass-through", "refuse", unknown = values::unknown,
         "what becomes of connections to destinations that the mesh does not know"),
 ];
-
-/// Keys of the design that later versions act on.
-const LATER: [&str; 1] = ["dns-capture"];
 
 /// Keys that ask for what the proxy does not do, and what to do instead. A pod with one is refused: its author would
 /// otherwise wait for an effect.
@@ -161,6 +160,8 @@ pub struct Options {
     pub opaque_ports: Option<String>,
     /// `capture`.
     pub capture: Option<Capture>,
+    /// `dns-capture`.
+    pub dns_capture: Option<bool>,
     /// `hold-until-ready`.
     pub hold_until_ready: Option<bool>,
     /// `drain-seconds`.
@@ -199,8 +200,6 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Read {
             }
         } else if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
             read.errors.push(format!("{full}: {why}"));
-        } else if LATER.contains(&key) {
-            read.warnings.push(format!("{full} has no effect in this version of Tulle"));
         } else if STATUS.iter().all(|written| written.key != key) {
             let mut warning = format!("{full} is not an annotation of pods and has no effect");
             if let Some(near) = nearest(key) {
@@ -276,7 +275,6 @@ mod tests {
         let read = read_one("skip-inbound-port", "80");
         assert_eq!(read.errors, Vec::<String>::new());
         assert!(read.warnings[0].contains("did you mean tulle.io/skip-inbound-ports?"), "{read:?}");
-        assert!(read_one("dns-capture", "true").warnings[0].contains("no effect"));
         assert_eq!(read_one("inject-status", "{}").warnings, Vec::<String>::new());
     }
 }

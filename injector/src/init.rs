@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::redirect::{self, Family, Mode, Settings, Span};
 
-/// Leads the TCP traffic of this network namespace through the Tulle proxy.
+/// Leads the TCP traffic of this network namespace, and its DNS where asked, through the Tulle proxy.
 ///
 /// Writes nftables or iptables rules, then reads them back. Needs root with the capability NET_ADMIN. Running it again
 /// replaces the rules of the earlier run and nothing else.
@@ -30,6 +30,9 @@ struct Args {
     /// Port of the proxy's inbound listener
     #[arg(long, env = "TULLE_INBOUND_PORT", default_value_t = 15006, value_parser = clap::value_parser!(u16).range(1..))]
     inbound_port: u16,
+    /// Port of the proxy's DNS listener, for this namespace's DNS questions over UDP and TCP; 0 leaves them alone
+    #[arg(long, env = "TULLE_DNS_PORT", default_value_t = 0)]
+    dns_port: u16,
     /// User id of the proxy, whose connections are never captured
     #[arg(long, env = "TULLE_PROXY_UID", default_value_t = 1337)]
     proxy_uid: u32,
@@ -155,9 +158,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         "redirect rules are in force\n".to_owned()
     } else {
         redirect::apply(&settings).context("cannot apply the redirect rules")?;
-        let Settings { mode, outbound_port, inbound_port, ipv6, .. } = &settings;
+        let Settings { mode, outbound_port, inbound_port, dns_port, ipv6, .. } = &settings;
         let families = if *ipv6 { "IPv4 and IPv6" } else { "IPv4" };
-        format!("redirect rules in force: {mode}, {families}, outbound to {outbound_port}, inbound to {inbound_port}\n")
+        let dns = dns_port.map(|port| format!(", DNS to {port}")).unwrap_or_default();
+        format!(
+            "redirect rules in force: {mode}, {families}, outbound to {outbound_port}, inbound to {inbound_port}{dns}\n"
+        )
     };
     std::io::stdout().write_all(done.as_bytes()).context("cannot write to stdout")
 }
@@ -177,6 +183,7 @@ impl Args {
             },
             outbound_port: self.outbound_port,
             inbound_port: self.inbound_port,
+            dns_port: (self.dns_port != 0).then_some(self.dns_port),
             proxy_uid: self.proxy_uid,
             proxy_gid: self.proxy_gid,
             proxy_mark: (self.proxy_mark != 0).then_some(self.proxy_mark),

@@ -3,7 +3,7 @@
 //! - [`discovery`]: the ADS transport (delta and state-of-the-world), ours because its [`Any`] shares bytes;
 //! - [`envoy`]: Envoy's v3 resource types, from the crate `envoy-types`;
 //! - [`auth`]: the certificate signing service;
-//! - [`state`]: files Tulle writes for itself;
+//! - [`own`]: resources and files that are Tulle's own;
 //! - [`type_url`]: the resource types and their make-before-break order;
 //! - [`names`]: resource names and metadata keys both sides agree on.
 
@@ -29,8 +29,17 @@ pub mod auth {
     tonic::include_proto!("istio.v1.auth");
 }
 
-/// Files Tulle writes for itself: `tulle.v1`.
-pub mod state {
+/// Resources and files that are Tulle's own: `tulle.v1`.
+pub mod own {
     #![allow(missing_docs, clippy::all, reason = "generated code")]
     tonic::include_proto!("tulle.v1");
+
+    impl prost::Name for Name {
+        const NAME: &'static str = "Name";
+        const PACKAGE: &'static str = "tulle.v1";
+
+        fn type_url() -> String {
+            crate::ResourceType::Name.url().to_owned()
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Resource names and metadata keys that the control plane writes and the proxy reads.
 //!
 //! A service port has one name, `name.ns.svc.DOMAIN:port`, for its Listener, RouteConfiguration, Cluster and
-//! ClusterLoadAssignment. A Listener may also be asked for by address, `10.96.0.12:80` or `[fd00::12]:80`.
+//! ClusterLoadAssignment. A Listener may also be asked for by address, `10.96.0.12:80` or `[fd00::12]:80`. What its
+//! DNS name stands for is asked for without a port.
 
 /// Name of the trust bundle secret (SDS).
 pub const TRUST_BUNDLE: &str = "ROOTCA";

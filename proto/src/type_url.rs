@@ -15,11 +15,13 @@ pub enum ResourceType {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration`.
     Route,
+    /// `tulle.v1.Name`: what a DNS name stands for.
+    Name,
 }
 
 impl ResourceType {
     /// Every type, in order.
-    pub const ALL: [Self; 5] = [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+    pub const ALL: [Self; 6] = [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Name];
 
     /// The `type_url` on the wire.
     pub const fn url(self) -> &'static str {
@@ -29,6 +31,7 @@ impl ResourceType {
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Name => "type.googleapis.com/tulle.v1.Name",
         }
     }
 
@@ -45,6 +48,7 @@ impl ResourceType {
             Self::Endpoint => "eds",
             Self::Listener => "lds",
             Self::Route => "rds",
+            Self::Name => "names",
         }
     }
 }

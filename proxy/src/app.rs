@@ -11,9 +11,10 @@ use tokio::sync::watch;
 
 use crate::admin::{Admin, AdminHandles, Application, Control};
 use crate::config::bootstrap::{self, Bootstrap};
-use crate::config::demand::{Demand, Demands};
+use crate::config::demand::Demand;
 use crate::config::publish::Publisher;
 use crate::config::status::Status;
+use crate::dns::{self, Dns};
 use crate::drain::{Drain, DrainTrigger, Phase};
 use crate::logging::LogFilter;
 use crate::runtime::listen::{self, Bound};
@@ -123,6 +124,13 @@ fn control<S: Signals>(
     let telemetry = Telemetry::new(telemetry::MAX_SERIES, access);
     let (publisher, keys, status) = (Publisher::new(), Keys::new(), Status::default());
     let (demand, demands) = Demand::channel();
+    let names = watch::Sender::default();
+    let asking = dns::Deps {
+        bootstrap: Arc::clone(bootstrap),
+        names: names.subscribe(),
+        demand: demand.clone(),
+        status: status.clone(),
+    };
     let parts = Parts {
         settings: Arc::clone(bootstrap),
         snapshots: publisher.subscribe(),
@@ -130,21 +138,31 @@ fn control<S: Signals>(
         demand,
         status: status.clone(),
     };
-    let handles = Arc::new(AdminHandles {
+    let mut handles = AdminHandles {
         snapshot: publisher.subscribe(),
         keys: keys.subscribe(),
         status: status.clone(),
         telemetry: Arc::clone(&telemetry),
         application: Application::of(bootstrap),
+        dns: None,
         control: Box::new(Commands { drain: drain.clone(), log }),
-    });
+    };
+    let (bundle, bundles) = watch::channel(None);
     let ended = runtime.block_on(async {
         let mut signals = signals()?;
         let admin = Admin::bind(bootstrap.admin, bootstrap.status).await?;
+        let dns = match &bootstrap.dns {
+            Some(settings) => Some(Dns::bind(settings, asking).await?),
+            None => None,
+        };
+        handles.dns = dns.as_ref().map(Dns::view);
         let workers = Workers::start(&parts, sockets, &telemetry, drain)?;
         // Whoever started us may have given up meanwhile; then there is nobody to tell.
         let _ = told.send(admin.addresses()?);
-        let beside = beside_the_path(bootstrap, publisher, keys, status, demands, admin.run(handles));
+        let discovery =
+            xds::Deps { bootstrap: Arc::clone(bootstrap), publisher, demands, bundle, names, status: status.clone() };
+        let identity = identity::Deps { bootstrap: Arc::clone(bootstrap), keys, bundle: bundles, status };
+        let beside = beside_the_path(discovery, identity, dns, admin.run(Arc::new(handles)));
         let plan = Plan { min: bootstrap.drain.min, deadline: bootstrap.drain.deadline };
         let ended = tokio::select! {
             biased;
@@ -162,21 +180,22 @@ fn control<S: Signals>(
 
 /// Everything that is not traffic, on the control thread. Returns only if the admin listener fails.
 async fn beside_the_path(
-    bootstrap: &Arc<Bootstrap>,
-    publisher: Publisher,
-    keys: Keys,
-    status: Status,
-    demands: Demands,
+    discovery: xds::Deps,
+    identity: identity::Deps,
+    dns: Option<Dns>,
     admin: impl Future<Output = ()>,
 ) {
-    let (bundle, bundles) = watch::channel(None);
-    let discovery =
-        xds::run(xds::Deps { bootstrap: Arc::clone(bootstrap), publisher, demands, bundle, status: status.clone() });
-    let identity = identity::run(identity::Deps { bootstrap: Arc::clone(bootstrap), keys, bundle: bundles, status });
+    let dns = async {
+        match dns {
+            Some(dns) => dns.run().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
-        never = Box::pin(discovery) => match never {},
-        never = Box::pin(identity) => match never {},
+        never = Box::pin(xds::run(discovery)) => match never {},
+        never = Box::pin(identity::run(identity)) => match never {},
+        () = Box::pin(dns) => {}
         () = admin => {}
     }
 }

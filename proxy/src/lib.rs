@@ -78,6 +78,9 @@ mod control_plane;
 /// Discovery: resources in, snapshots out.
 pub mod xds;
 
+/// DNS for the workload.
+pub mod dns;
+
 /// This workload's certificate.
 pub mod identity;
 

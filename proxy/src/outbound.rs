@@ -89,6 +89,7 @@ fn tcp_hint(cx: &Worker, key: &DemandKey, service: &Outbound) -> Protocol {
     let port = match key {
         DemandKey::Addr(address) => Some(address.port()),
         DemandKey::Name(name) => name.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
+        DemandKey::Host(_) => None,
     };
     let server_first = port.is_some_and(|port| cx.settings.opaque_ports.contains(&port));
     if service.protocol == Protocol::Auto && server_first { Protocol::Tcp } else { service.protocol }

@@ -89,7 +89,8 @@ pub const CRATES: &[Crate] = &[
             beside("xds", 10, 1, &["tls::keys", "control_plane"]),
             beside("identity", 10, 1, &["tls::keys", "control_plane"]),
             beside("resolve", 10, 1, &["tls::keys"]),
-            beside("admin", 10, 1, &["tls::keys"]),
+            beside("dns", 9, 1, &[]),
+            beside("admin", 10, 1, &["tls::keys", "dns"]),
             // Wiring.
             unit("app", 11),
             unit("wait", 11),

@@ -19,6 +19,7 @@ const SHARED_STATE: &[&str] = &[
     "proxy/src/resolve.rs",
     "proxy/src/resolve/",
     "proxy/src/admin/",
+    "proxy/src/dns/",
     "proxy/src/app.rs",
     "proxy/src/app/",
     "proxy/src/main.rs",

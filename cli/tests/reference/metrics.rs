@@ -17,8 +17,10 @@ use tulle_proxy::admin::{Admin, AdminHandles, Application, Control};
 use tulle_proxy::base::failure::Reason;
 use tulle_proxy::base::protocol::Protocol;
 use tulle_proxy::config::Snapshot;
-use tulle_proxy::config::bootstrap::Scrape;
+use tulle_proxy::config::bootstrap::{Bootstrap, Dns, Scrape};
+use tulle_proxy::config::demand::Demand;
 use tulle_proxy::config::status::Status;
+use tulle_proxy::dns::{self, DnsView};
 use tulle_proxy::telemetry::counters::Outcome;
 use tulle_proxy::telemetry::labels::{Destination, Direction, Party, RequestLabels, TcpLabels};
 use tulle_proxy::telemetry::{MAX_SERIES, Telemetry};
@@ -88,6 +90,15 @@ fn section(text: &str) -> String {
     table.text()
 }
 
+/// DNS that was asked nothing.
+async fn dns() -> DnsView {
+    let bootstrap = Arc::new(Bootstrap::parse(["tulle-proxy"]).expect("defaults"));
+    let (_names, names) = watch::channel(Arc::default());
+    let deps = dns::Deps { bootstrap, names, demand: Demand::channel().0, status: Status::default() };
+    let settings = Dns { listen: Vec::new(), nameservers: Vec::new(), search: Vec::new(), ndots: 1 };
+    dns::Dns::bind(&settings, deps).await.expect("nothing to bind").view()
+}
+
 /// The page of a proxy to which one of everything has happened.
 async fn proxy() -> String {
     let telemetry = Telemetry::new(MAX_SERIES, None);
@@ -104,6 +115,7 @@ async fn proxy() -> String {
             scrape: Some(Scrape { port: 1, path: "/metrics".parse().expect("a path") }),
             ..Application::default()
         },
+        dns: Some(dns().await),
         control: Box::new(Idle),
     };
     let admin = Admin::bind(closed, closed).await.expect("listeners");

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use tulle_proto::ResourceType;
 
-use super::mesh::Mesh;
+use super::mesh::{Mesh, ServiceView};
 use super::names::{POD_PREFIX, Target, target};
 use crate::model::{Key, Port};
 
 impl Mesh {
     /// The version of the mesh at which what the resource `name` is made of last changed. `name` is as it is asked
-    /// for: `fqdn:port`, `IP:port`, `pod/IP:port`, `inbound/NAMESPACE/OWNER`; `outbound` and `*` stand for the set of
+    /// for: `fqdn:port`, `IP:port`, `pod/IP:port`, `inbound/NAMESPACE/OWNER`, `fqdn`; `outbound` and `*` stand for the set of
     /// all services' resources of the type.
     ///
     /// For a name that nothing has, it is when anything last went away (0: never): later than the true version at
@@ -19,9 +19,10 @@ impl Mesh {
         let found = match target(self, name) {
             Some(Target::All) => Some(self.changed_of(ty)),
             Some(Target::Service(key, port)) => self.service_changed(ty, &key, port),
+            Some(Target::Host(key)) if ty == ResourceType::Name => self.service(&key).map(|view| host_changed(view)),
             Some(Target::Pod(key, ..)) => self.pod_changed(ty, &key),
             Some(Target::Inbound(owner)) if ty == ResourceType::Listener => self.inbound(&owner).map(|i| i.changed),
-            Some(Target::Inbound(_)) | None => None,
+            Some(Target::Inbound(_) | Target::Host(_)) | None => None,
         };
         let Some(found) = found else {
             return self.removed;
@@ -40,7 +41,7 @@ impl Mesh {
             ResourceType::Listener | ResourceType::Route => Some(view.changed),
             ResourceType::Cluster => Some(view.changed.max(port.accounts_changed)),
             ResourceType::Endpoint => Some(view.spread_changed.max(port.endpoints_changed)),
-            ResourceType::Secret => None,
+            ResourceType::Secret | ResourceType::Name => None,
         }
     }
 
@@ -55,7 +56,7 @@ impl Mesh {
                 let policy = self.namespaces.get(&key.namespace).map_or(0, |ns| ns.policy_changed);
                 Some(view.changed.max(inbound).max(policy))
             }
-            ResourceType::Secret => None,
+            ResourceType::Secret | ResourceType::Name => None,
         }
     }
 
@@ -64,4 +65,11 @@ impl Mesh {
         let address = name.strip_prefix(POD_PREFIX).unwrap_or(name).parse::<SocketAddr>().ok();
         address.and_then(|a| self.addresses.get(a.ip())).map_or(0, |entry| entry.since)
     }
+}
+
+/// When the addresses of a service last changed: those of its endpoints count only where it has none of its own.
+fn host_changed(view: &ServiceView) -> u64 {
+    let endpoints = view.ports.iter().map(|port| port.endpoints_changed).max();
+    let endpoints = endpoints.filter(|_| view.service.cluster_ips.is_empty()).unwrap_or(0);
+    view.changed.max(endpoints)
 }

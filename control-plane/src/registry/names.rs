@@ -18,6 +18,8 @@ pub(crate) const OUTBOUND: &str = "outbound";
 pub(crate) enum Target {
     /// A port of a service, by name or by cluster IP.
     Service(Key, Port),
+    /// A service as a whole, by its DNS name.
+    Host(Key),
     /// A port of a workload instance, by its address.
     Pod(Key, IpAddr, Port),
     /// The inbound listener of an owner's instances.
@@ -46,11 +48,18 @@ pub(crate) fn target(mesh: &Mesh, name: &str) -> Option<Target> {
             AddressOwner::Workload(_) => pod(mesh, address),
         };
     }
-    let (host, port) = name.rsplit_once(':')?;
+    let (host, port) = match name.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (name, None),
+    };
     let mut labels = host.splitn(4, '.');
     let (service, namespace, svc) = (labels.next()?, labels.next()?, labels.next()?);
     (svc == "svc").then_some(())?;
-    Some(Target::Service(Key::new(namespace, service), port.parse().ok()?))
+    let key = Key::new(namespace, service);
+    Some(match port {
+        Some(port) => Target::Service(key, port.parse().ok()?),
+        None => Target::Host(key),
+    })
 }
 
 fn pod(mesh: &Mesh, address: SocketAddr) -> Option<Target> {

@@ -208,7 +208,7 @@ impl Touched {
     fn note(&self, mesh: &mut Mesh, version: u64) {
         for (ty, changed) in ResourceType::ALL.iter().zip(&mut mesh.changed) {
             let touched = match ty {
-                ResourceType::Secret => false,
+                ResourceType::Secret | ResourceType::Name => false,
                 ResourceType::Cluster => self.spec || self.accounts,
                 ResourceType::Endpoint => self.endpoints,
                 ResourceType::Listener | ResourceType::Route => self.spec,

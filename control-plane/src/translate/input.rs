@@ -12,6 +12,7 @@ use super::cluster::ClusterInput;
 use super::endpoint::EndpointInput;
 use super::inbound::InboundInput;
 use super::listener::ListenerInput;
+use super::name::NameInput;
 use super::outbound::{HttpListenerInput, RoutesInput, TcpListenerInput};
 use super::route::RouteInput;
 use super::{Scope, cluster, endpoint, listener, route};
@@ -29,6 +30,7 @@ pub(super) enum Input {
     Routes(RoutesInput),
     Cluster(Box<ClusterInput>),
     Endpoint(EndpointInput),
+    Name(NameInput),
 }
 
 /// How services and identities are called here.
@@ -55,7 +57,7 @@ pub(super) struct Subject {
 }
 
 impl Input {
-    /// The input of the resource of type `ty`, called `name`, about `subject`. None for secrets.
+    /// The input of the resource of type `ty`, called `name`, about `subject`. None for secrets, and for names, which have no port.
     pub(super) fn of(
         ty: ResourceType,
         scope: &Scope,
@@ -64,7 +66,7 @@ impl Input {
         subject: &Subject,
     ) -> Option<Self> {
         match ty {
-            ResourceType::Secret => None,
+            ResourceType::Secret | ResourceType::Name => None,
             ResourceType::Listener => Some(Self::Listener(listener::input(name, subject))),
             ResourceType::Route => Some(Self::Route(route::input(scope.client, name, subject))),
             ResourceType::Cluster => Some(Self::Cluster(Box::new(cluster::input(scope.client, naming, name, subject)))),
@@ -83,6 +85,7 @@ impl Input {
             Self::Routes(input) => Any::pack(&input.build()),
             Self::Cluster(input) => Any::pack(&input.build()),
             Self::Endpoint(input) => Any::pack(&input.build()),
+            Self::Name(input) => Any::pack(&input.build()),
         }
     }
 

@@ -7,6 +7,7 @@ mod endpoint;
 mod inbound;
 mod input;
 mod listener;
+mod name;
 mod outbound;
 mod route;
 mod scope;
@@ -103,6 +104,11 @@ impl Translator {
                 let subject = input::pod(mesh, &key, address)?;
                 Input::of(ty, scope, &self.naming, name.into(), &subject)
             }
+            Target::Host(key) => {
+                let view = mesh.service(&key)?;
+                let named = ty == ResourceType::Name && name == self.naming.host(&key);
+                named.then(|| Input::Name(name::input(name.into(), view)))
+            }
             Target::Service(key, port) => {
                 let view = mesh.service(&key)?;
                 let port = view.port(port)?;
@@ -121,7 +127,7 @@ impl Translator {
             Target::All if name == OUTBOUND && scope.client == ClientKind::Envoy => match ty {
                 ResourceType::Listener => Some(outbound::http_listener(scope)),
                 ResourceType::Route => Some(outbound::routes(mesh, &self.naming)),
-                ResourceType::Secret | ResourceType::Cluster | ResourceType::Endpoint => None,
+                ResourceType::Secret | ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Name => None,
             },
             Target::All => None,
         }

@@ -68,9 +68,11 @@ impl World for View {
         match ty {
             ResourceType::Secret if name == names::TRUST_BUNDLE || name == "*" => self.trust_clock,
             ResourceType::Secret => 0,
-            ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Listener | ResourceType::Route => {
-                self.mesh.changed_at(ty, name)
-            }
+            ResourceType::Cluster
+            | ResourceType::Endpoint
+            | ResourceType::Listener
+            | ResourceType::Route
+            | ResourceType::Name => self.mesh.changed_at(ty, name),
         }
     }
 
@@ -95,6 +97,8 @@ impl World for View {
             ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Listener | ResourceType::Route => {
                 self.translator.all(&self.mesh, &self.scope, ty)
             }
+            // Asked for one by one only.
+            ResourceType::Name => Vec::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Plan, security, volumes};
+use super::{Plan, security, sidecar, volumes};
 use crate::pod;
 use crate::values::Capture;
 
@@ -16,6 +16,9 @@ pub(super) fn container(plan: &Plan<'_>) -> Value {
         // In a pod the proxy is known by its user id alone: a mark can be set by whoever may.
         value("TULLE_PROXY_MARK", "0"),
     ];
+    if plan.dns() {
+        environment.push(value("TULLE_DNS_PORT", &sidecar::DNS_PORT.to_string()));
+    }
     for (name, text) in [
         ("TULLE_SKIP_INBOUND_PORTS", &options.skip_inbound_ports),
         ("TULLE_SKIP_OUTBOUND_PORTS", &options.skip_outbound_ports),

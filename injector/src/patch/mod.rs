@@ -45,6 +45,11 @@ impl Plan<'_> {
         self.inject.options.capture.unwrap_or(Capture::Nft)
     }
 
+    /// Questions for DNS are led to the proxy by the same rules as everything else.
+    fn dns(&self) -> bool {
+        self.capture() != Capture::None && self.inject.options.dns_capture == Some(true)
+    }
+
     fn hold(&self) -> bool {
         self.inject.options.hold_until_ready != Some(false)
     }

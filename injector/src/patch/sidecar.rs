@@ -10,6 +10,9 @@ use crate::values::Capture;
 /// Port of the status listener.
 pub(super) const STATUS_PORT: u16 = 15020;
 
+/// Port of the DNS listener.
+pub(super) const DNS_PORT: u16 = 15053;
+
 /// Seconds for the proxy to become ready before the kubelet starts it anew.
 const START_SECONDS: u32 = 120;
 
@@ -72,6 +75,9 @@ fn environment(plan: &Plan<'_>, more: Vec<Value>) -> Vec<Value> {
         value("TULLE_LOG_LEVEL", options.log_level.as_ref().unwrap_or(&settings.log_level)),
         value("TULLE_ACCESS_LOG", options.access_log.as_ref().unwrap_or(&settings.access_log)),
     ];
+    if plan.dns() {
+        all.push(value("TULLE_DNS_CAPTURE", "true"));
+    }
     for (name, text) in [
         ("TULLE_WORKERS", &options.workers),
         ("TULLE_OPAQUE_PORTS", &options.opaque_ports),

@@ -1,6 +1,6 @@
 //! Settings -> the ordered rules of one address family: the one place where capture is decided.
 //!
-//! Rules see TCP only, and only the first packet of a connection. Packets that a process sends to an address of its
+//! Rules see TCP, and of UDP the questions for DNS where those are captured; and only the first packet of a connection. Packets that a process sends to an address of its
 //! own namespace leave over `lo`: they are never captured, in either direction (the kernel settles their translation
 //! on the way out), so a workload that dials its own pod address, or a proxy port directly, reaches that socket
 //! unaltered, and nothing can go round in circles.
@@ -8,6 +8,9 @@
 use ipnet::IpNet;
 
 use super::settings::{Family, Settings, Span};
+
+/// Where nameservers listen.
+pub(super) const DNS_PORT: u16 = 53;
 
 /// The rules of one family, first match wins; a connection that matches none is left alone.
 pub(super) struct Plan {
@@ -27,13 +30,17 @@ pub(super) struct Rule {
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// Every connection.
+    /// Every TCP connection.
     All,
+    /// A DNS question over UDP.
+    UdpDns,
+    /// The same over TCP.
+    TcpDns,
     /// Sent over the loopback interface: to any address of this namespace.
     ToLoopback,
     /// Destination address.
     Destination(IpNet),
-    /// Destination port.
+    /// Destination port, of TCP.
     Port(Span<u16>),
     /// User id that owns the socket.
     Uid(Span<u32>),
@@ -75,6 +82,12 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
     left.extend(nets(&settings.skip_outbound_cidrs, family));
 
     let mut rules: Vec<Rule> = left.into_iter().map(|on| Rule { on, verdict: Verdict::Leave }).collect();
+    // Whoever skips the port of DNS means all of DNS, not half of it.
+    let skipped = settings.skip_outbound_ports.iter().any(|ports| (ports.first()..=ports.last()).contains(&DNS_PORT));
+    if let (Some(port), false) = (settings.dns_port, skipped) {
+        let verdict = Verdict::Redirect(port);
+        rules.extend([Match::UdpDns, Match::TcpDns].map(|on| Rule { on, verdict }));
+    }
     let verdict = Verdict::Redirect(settings.outbound_port);
     if settings.include_outbound_cidrs.is_empty() {
         rules.push(Rule { on: Match::All, verdict });
@@ -123,19 +136,22 @@ mod tests {
         gid: u32,
         mark: u32,
         over_loopback: bool,
+        udp: bool,
     }
 
     impl Packet {
         fn to(to: &str, port: u16) -> Self {
-            Self { to: to.parse().unwrap(), port, uid: 1000, gid: 1000, mark: 0, over_loopback: false }
+            Self { to: to.parse().unwrap(), port, uid: 1000, gid: 1000, mark: 0, over_loopback: false, udp: false }
         }
 
         fn matches(&self, on: Match) -> bool {
             match on {
-                Match::All => true,
+                Match::All => !self.udp,
+                Match::UdpDns => self.udp && self.port == DNS_PORT,
+                Match::TcpDns => !self.udp && self.port == DNS_PORT,
                 Match::ToLoopback => self.over_loopback,
                 Match::Destination(net) => net.contains(&self.to),
-                Match::Port(ports) => (ports.first()..=ports.last()).contains(&self.port),
+                Match::Port(ports) => !self.udp && (ports.first()..=ports.last()).contains(&self.port),
                 Match::Uid(uids) => (uids.first()..=uids.last()).contains(&self.uid),
                 Match::Gid(gid) => gid == self.gid,
                 Match::Mark(mark) => mark == self.mark,
@@ -206,6 +222,30 @@ mod tests {
         let all = Settings { include_outbound_cidrs: vec!["0.0.0.0/0".parse().unwrap()], ..Settings::default() };
         assert_eq!(Packet::to("11.0.0.1", 80).outbound(&all), OUT);
         assert_eq!(Packet::to("fd00::1", 80).outbound(&all), Verdict::Leave);
+    }
+
+    #[test]
+    fn questions_for_dns_are_captured_where_that_is_wanted_and_no_other_datagrams() {
+        let settings = Settings { dns_port: Some(15053), ..Settings::default() };
+        let ask = |to: &str, udp| Packet { udp, ..Packet::to(to, 53) };
+        for packet in [ask("10.96.0.10", true), ask("10.96.0.10", false), ask("fd00::10", true), ask("fd00::10", false)]
+        {
+            assert_eq!(packet.outbound(&settings), Verdict::Redirect(15053));
+        }
+        for packet in [
+            Packet { uid: 1337, ..ask("10.96.0.10", true) },
+            Packet { over_loopback: true, ..ask("10.96.0.10", true) },
+            ask("127.0.0.53", true),
+            Packet { udp: true, ..Packet::to("10.96.0.10", 443) },
+        ] {
+            assert_eq!(packet.outbound(&settings), Verdict::Leave);
+        }
+        assert_eq!(Packet::to("10.96.0.10", 80).outbound(&settings), OUT);
+        let only = Settings { include_outbound_cidrs: vec!["10.1.0.0/16".parse().unwrap()], ..settings.clone() };
+        assert_eq!(ask("10.96.0.10", true).outbound(&only), Verdict::Redirect(15053), "whatever else is included");
+        let skipped = Settings { skip_outbound_ports: vec!["50-60".parse().unwrap()], ..settings };
+        assert_eq!(ask("10.96.0.10", true).outbound(&skipped), Verdict::Leave);
+        assert_eq!(ask("10.96.0.10", true).outbound(&Settings::default()), Verdict::Leave);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use super::plan::{Match, Plan, Rule, Verdict};
+use super::plan::{DNS_PORT, Match, Plan, Rule, Verdict};
 use super::settings::{Family, Mode, Settings, Span};
 
 /// Our nftables table, once in each family.
@@ -59,12 +59,15 @@ fn nft_rule(rule: &Rule) -> String {
         Match::ToLoopback => "oifname \"lo\" ".to_owned(),
         Match::Destination(net) => format!("{} daddr {} ", Family::of(&net).nft(), host_or_net(&net)),
         Match::Port(ports) => format!("tcp dport {} ", span(ports, '-')),
+        Match::UdpDns => format!("udp dport {DNS_PORT} "),
+        Match::TcpDns => format!("tcp dport {DNS_PORT} "),
         Match::Uid(uids) => format!("meta skuid {} ", span(uids, '-')),
         Match::Gid(gid) => format!("meta skgid {gid} "),
         Match::Mark(mark) => format!("meta mark {mark:#010x} "),
     };
     match rule.verdict {
         Verdict::Leave => format!("{on}return"),
+        Verdict::Redirect(port) if names_protocol(rule.on) => format!("{on}redirect to :{port}"),
         Verdict::Redirect(port) => format!("{on}meta l4proto tcp redirect to :{port}"),
     }
 }
@@ -88,6 +91,10 @@ pub(super) fn iptables(settings: &Settings, family: Family, present: &[&str]) ->
 pub(super) fn iptables_rules(settings: &Settings, family: Family) -> Vec<String> {
     let plan = Plan::new(settings, family);
     let mut lines: Vec<String> = CHAINS.iter().map(|(hook, chain)| format!("-A {hook} -p tcp -j {chain}")).collect();
+    if plan.outbound.iter().any(|rule| rule.on == Match::UdpDns) {
+        let [(hook, chain), _] = CHAINS;
+        lines.insert(1, format!("-A {hook} -p udp -m udp --dport {DNS_PORT} -j {chain}"));
+    }
     for ((_, chain), rules) in CHAINS.iter().zip([&plan.outbound, &plan.inbound]) {
         lines.extend(rules.iter().map(|rule| format!("-A {chain} {}", iptables_rule(rule))));
     }
@@ -121,12 +128,13 @@ fn without_jumps(present: &[&str]) -> String {
 }
 
 fn iptables_rule(rule: &Rule) -> String {
-    let port = matches!(rule.on, Match::Port(_));
     let on = match rule.on {
         Match::All => String::new(),
         Match::ToLoopback => "-o lo ".to_owned(),
         Match::Destination(net) => format!("-d {net} "),
         Match::Port(ports) => format!("-p tcp -m tcp --dport {} ", span(ports, ':')),
+        Match::UdpDns => format!("-p udp -m udp --dport {DNS_PORT} "),
+        Match::TcpDns => format!("-p tcp -m tcp --dport {DNS_PORT} "),
         Match::Uid(uids) => format!("-m owner --uid-owner {} ", span(uids, '-')),
         Match::Gid(gid) => format!("-m owner --gid-owner {gid} "),
         Match::Mark(mark) => format!("-m mark --mark {mark:#x} "),
@@ -134,8 +142,15 @@ fn iptables_rule(rule: &Rule) -> String {
     match rule.verdict {
         Verdict::Leave => format!("{on}-j RETURN"),
         // `--to-ports` is valid only in a rule that names the protocol.
-        Verdict::Redirect(to) => format!("{on}{}-j REDIRECT --to-ports {to}", if port { "" } else { "-p tcp " }),
+        Verdict::Redirect(to) => {
+            format!("{on}{}-j REDIRECT --to-ports {to}", if names_protocol(rule.on) { "" } else { "-p tcp " })
+        }
     }
+}
+
+/// Whether the text of a match says of which protocol it is.
+fn names_protocol(on: Match) -> bool {
+    matches!(on, Match::Port(_) | Match::UdpDns | Match::TcpDns)
 }
 
 /// A single address without its length, as `nft` lists it.
@@ -189,6 +204,7 @@ mod tests {
                 },
             ),
             ("include-v4-only", Settings { include_outbound_cidrs: nets(&["0.0.0.0/0"]), ..base() }),
+            ("dns", Settings { dns_port: Some(15053), ..base() }),
             ("exclude-uids", Settings { exclude_uids: vec![Span::one(0), "2000-2100".parse().unwrap()], ..base() }),
         ]
     }

@@ -63,6 +63,8 @@ pub struct Settings {
     pub outbound_port: u16,
     /// Port of the proxy's inbound listener.
     pub inbound_port: u16,
+    /// Port of the proxy's DNS listener, for the namespace's DNS questions; `None` leaves them alone.
+    pub dns_port: Option<u16>,
     /// User id the proxy runs with: its connections are never captured.
     pub proxy_uid: u32,
     /// Group id the proxy runs with: its connections are never captured.
@@ -96,6 +98,7 @@ impl Default for Settings {
             ipv6: true,
             outbound_port: 15001,
             inbound_port: 15006,
+            dns_port: None,
             proxy_uid: 1337,
             proxy_gid: 1337,
             proxy_mark: Some(1337),

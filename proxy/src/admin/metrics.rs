@@ -6,6 +6,7 @@ use super::AdminHandles;
 use crate::config::Snapshot;
 use crate::config::endpoint::Health;
 use crate::config::status::Facts;
+use crate::dns::counts::Outcome;
 use crate::telemetry::exposition::{Exposition, Kind, Labels};
 
 /// The whole text.
@@ -14,6 +15,12 @@ pub(super) fn render(handles: &AdminHandles) -> String {
     let snapshot = handles.snapshot.borrow().clone();
     config(&mut out, &snapshot);
     status(&mut out, &handles.status.facts(), handles.control.is_draining());
+    if let Some(dns) = &handles.dns {
+        out.family("tulle_dns_requests_total", Kind::Counter, "DNS questions by what became of them.");
+        for outcome in Outcome::ALL {
+            out.sample(&Labels::of(&[("result", outcome.as_str())]), dns.counts().of(outcome));
+        }
+    }
     let expiry = handles.keys.borrow().as_ref().map(|keys| keys.identity().svid.not_after());
     if let Some(expiry) = expiry {
         out.family("tulle_cert_expiry_timestamp_seconds", Kind::Gauge, "End of the certificate since the epoch.");

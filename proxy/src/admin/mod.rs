@@ -43,6 +43,7 @@ use tulle_identity::tls::MeshTls;
 
 use crate::config::Snapshot;
 use crate::config::status::Status;
+use crate::dns::DnsView;
 use crate::telemetry::Telemetry;
 
 /// Connections of one listener at a time; more wait in the kernel's queue.
@@ -60,6 +61,8 @@ pub struct AdminHandles {
     pub telemetry: Arc<Telemetry>,
     /// The application beside the proxy.
     pub application: Application,
+    /// DNS for the workload, where it is on.
+    pub dns: Option<DnsView>,
     /// What can be commanded.
     pub control: Box<dyn Control>,
 }

@@ -85,6 +85,7 @@ impl Fixture {
             status: facts.clone(),
             telemetry: Telemetry::new(MAX_SERIES, None),
             application: Application::default(),
+            dns: None,
             control: Box::new(Recorder(recorded.clone())),
         };
         let mut running = JoinSet::new();

@@ -1,4 +1,4 @@
-//! How the path asks for a destination it does not know yet. Asking never blocks and never fails: the answer shows in
+//! How the path and DNS ask for what they do not know yet. Asking never blocks and never fails: the answer shows in
 //! a later snapshot, and how long to wait for it is the asker's business.
 
 use std::fmt;
@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tulle_proto::ResourceType;
 
 /// Questions in flight between all workers and the control thread. More than this many at once means that the control
 /// thread is stuck; then a question is dropped and its connection waits out its bound.
@@ -18,14 +19,24 @@ pub enum DemandKey {
     Addr(SocketAddr),
     /// `reviews.shop.svc.cluster.local:80`.
     Name(Arc<str>),
+    /// What a DNS name stands for: `reviews.shop.svc.cluster.local`.
+    Host(Arc<str>),
 }
 
 impl DemandKey {
-    /// The resource name: the key of `Snapshot::by_name`.
+    /// The type of the resource.
+    pub const fn kind(&self) -> ResourceType {
+        match self {
+            Self::Addr(_) | Self::Name(_) => ResourceType::Listener,
+            Self::Host(_) => ResourceType::Name,
+        }
+    }
+
+    /// The resource name: the key of `Snapshot::by_name` and of `Names`.
     pub fn name(&self) -> Arc<str> {
         match self {
             Self::Addr(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).to_string().into(),
-            Self::Name(name) => Arc::clone(name),
+            Self::Name(name) | Self::Host(name) => Arc::clone(name),
         }
     }
 }

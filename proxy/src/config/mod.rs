@@ -15,6 +15,9 @@ pub mod route;
 /// What is accepted: services the workload dials, and its own ports.
 pub mod listener;
 
+/// DNS names of the mesh.
+pub mod names;
+
 /// A resource that was refused, and why.
 pub mod reject;
 
@@ -82,6 +85,8 @@ impl Snapshot {
         match key {
             demand::DemandKey::Addr(address) => self.by_addr.get(address),
             demand::DemandKey::Name(name) => self.by_name.get(name),
+            // DNS is not on the path: see `names`.
+            demand::DemandKey::Host(_) => None,
         }
     }
 }

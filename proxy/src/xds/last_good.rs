@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
-use tulle_proto::state::{LastGood, SavedResource};
+use tulle_proto::own::{LastGood, SavedResource};
 
 /// Name of the file in the state directory.
 const FILE: &str = "last-good.bin";

@@ -35,10 +35,11 @@ use tulle_identity::svid::TrustBundle;
 use tulle_proto::discovery::DeltaDiscoveryResponse;
 use tulle_proto::envoy::config::core::v3 as core;
 use tulle_proto::google::protobuf as google;
-use tulle_proto::names;
+use tulle_proto::names as called;
 
 use crate::config::bootstrap::{Bootstrap, ControlPlane, Node};
 use crate::config::demand::{DemandKey, Demands};
+use crate::config::names::Names;
 use crate::config::publish::Publisher;
 use crate::config::status::Status;
 use crate::control_plane;
@@ -63,6 +64,8 @@ pub struct Deps {
     pub demands: Demands,
     /// Where the mesh's trust bundle goes; read by `identity::run`.
     pub bundle: watch::Sender<Option<Arc<TrustBundle>>>,
+    /// Where DNS names go.
+    pub names: watch::Sender<Arc<Names>>,
     /// Where facts for readiness go.
     pub status: Status,
 }
@@ -97,6 +100,7 @@ struct Control {
     publisher: Publisher,
     demands: Demands,
     bundle: watch::Sender<Option<Arc<TrustBundle>>>,
+    names: watch::Sender<Arc<Names>>,
     status: Status,
     file: Option<LastGoodFile>,
     /// When to write the last-good file.
@@ -107,11 +111,11 @@ struct Control {
 
 impl Control {
     fn new(deps: Deps) -> Self {
-        let Deps { bootstrap, publisher, demands, bundle, status } = deps;
+        let Deps { bootstrap, publisher, demands, bundle, names, status } = deps;
         let node = &bootstrap.node;
         let session = Session::new(Config {
             node: node_message(node),
-            inbound: names::inbound_listener(&node.namespace, &node.workload).into(),
+            inbound: called::inbound_listener(&node.namespace, &node.workload).into(),
             permanent: bootstrap.permanent_names().cloned().collect(),
             absent_ttl: bootstrap.absent_ttl,
         });
@@ -122,7 +126,7 @@ impl Control {
                 None
             }
         });
-        Self { session, publisher, demands, bundle, status, file, save_at: None, opened: false }
+        Self { session, publisher, demands, bundle, names, status, file, save_at: None, opened: false }
     }
 
     fn restore(&mut self) {
@@ -272,9 +276,9 @@ impl Control {
 
     /// Takes in a demand and those right behind it.
     fn demand(&mut self, first: &DemandKey) {
-        let mut refused = u64::from(self.session.demand(&first.name()) == Demanded::Refused);
+        let mut refused = u64::from(self.session.demand(first) == Demanded::Refused);
         while let Ok(key) = self.demands.queue.try_recv() {
-            refused += u64::from(self.session.demand(&key.name()) == Demanded::Refused);
+            refused += u64::from(self.session.demand(&key) == Demanded::Refused);
         }
         if refused > 0 {
             self.status.update(|facts| facts.demands_refused = facts.demands_refused.saturating_add(refused));
@@ -291,6 +295,9 @@ impl Control {
                 facts.inbound_config = inbound;
                 facts.from_last_good &= !facts.connected;
             });
+        }
+        if let Some(names) = self.session.names() {
+            self.names.send_replace(Arc::new(names));
         }
         if let Some(bundle) = self.session.bundle() {
             self.bundle.send_if_modified(|current| {
@@ -332,15 +339,15 @@ fn refused(status: &tonic::Status, settings: &ControlPlane) -> String {
 fn node_message(node: &Node) -> core::Node {
     let text = |value: &str| google::Value { kind: Some(google::value::Kind::StringValue(value.to_owned())) };
     let fields = HashMap::from([
-        (names::node::NAMESPACE.to_owned(), text(&node.namespace)),
-        (names::node::WORKLOAD.to_owned(), text(&node.workload)),
-        (names::node::SERVICE_ACCOUNT.to_owned(), text(&node.service_account)),
+        (called::node::NAMESPACE.to_owned(), text(&node.namespace)),
+        (called::node::WORKLOAD.to_owned(), text(&node.workload)),
+        (called::node::SERVICE_ACCOUNT.to_owned(), text(&node.service_account)),
     ]);
     core::Node {
         id: node.id(),
         metadata: Some(google::Struct { fields }),
         locality: Some(core::Locality { region: node.region.clone(), zone: node.zone.clone(), ..Default::default() }),
-        user_agent_name: names::node::USER_AGENT.to_owned(),
+        user_agent_name: called::node::USER_AGENT.to_owned(),
         user_agent_version_type: Some(core::node::UserAgentVersionType::UserAgentVersion(
             env!("CARGO_PKG_VERSION").to_owned(),
         )),

@@ -10,6 +10,7 @@ pub(super) struct PerType<T> {
     endpoint: T,
     listener: T,
     route: T,
+    name: T,
 }
 
 impl<T> PerType<T> {
@@ -21,6 +22,7 @@ impl<T> PerType<T> {
             ResourceType::Endpoint => &self.endpoint,
             ResourceType::Listener => &self.listener,
             ResourceType::Route => &self.route,
+            ResourceType::Name => &self.name,
         }
     }
 
@@ -32,6 +34,7 @@ impl<T> PerType<T> {
             ResourceType::Endpoint => &mut self.endpoint,
             ResourceType::Listener => &mut self.listener,
             ResourceType::Route => &mut self.route,
+            ResourceType::Name => &mut self.name,
         }
     }
 }

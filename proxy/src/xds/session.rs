@@ -18,16 +18,21 @@ use tulle_identity::svid::TrustBundle;
 use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use tulle_proto::envoy::config::core::v3::Node;
 use tulle_proto::google::rpc::Status as RpcStatus;
-use tulle_proto::state::{LastGood, SavedResource};
+use tulle_proto::own::{LastGood, SavedResource};
 use tulle_proto::{Any, ResourceType, names};
 
 use super::per_type::PerType;
 use crate::config::Snapshot;
 use crate::config::compile::Store;
 use crate::config::compile::fields::printable;
+use crate::config::demand::DemandKey;
+use crate::config::names::Names;
 use crate::config::reject::{Fault, Rejected};
 
-/// Most names that may be subscribed on demand. Beyond it new destinations are treated as unknown ones.
+/// What is asked for by name because somebody wants it; all else is what these lead to.
+const ROOTS: [ResourceType; 2] = [ResourceType::Listener, ResourceType::Name];
+
+/// Most names of a type that may be subscribed on demand. Beyond it new destinations are treated as unknown ones.
 pub(super) const MAX_WANTED: usize = 10_000;
 
 /// Longest name that is asked for: a DNS name of 253 bytes, a port, and some room.
@@ -57,10 +62,10 @@ pub(super) struct Config {
 pub(super) struct Session {
     config: Config,
     store: Store,
-    /// Listener names that are wanted, and whether for good.
-    wanted: BTreeMap<Arc<str>, Want>,
+    /// Names of listeners and of DNS that are wanted, and whether for good.
+    wanted: PerType<BTreeMap<Arc<str>, Want>>,
     /// Wanted names that do not exist, and until when that is believed.
-    absent: HashMap<Arc<str>, Instant>,
+    absent: PerType<HashMap<Arc<str>, Instant>>,
     /// What is held, as it came.
     held: PerType<HashMap<Arc<str>, Held>>,
     /// What should be subscribed.
@@ -114,12 +119,14 @@ impl Session {
     /// A session that holds nothing yet.
     pub(super) fn new(config: Config) -> Self {
         let permanent = config.permanent.iter().filter(|name| is_name(name));
-        let wanted = permanent.map(|name| (Arc::clone(name), Want::Permanent)).collect();
+        let permanent = permanent.map(|name| (Arc::clone(name), Want::Permanent)).collect();
+        let mut wanted = PerType::default();
+        *wanted.get_mut(ResourceType::Listener) = permanent;
         let mut session = Self {
             config,
             store: Store::new(),
             wanted,
-            absent: HashMap::new(),
+            absent: PerType::default(),
             held: PerType::default(),
             desired: PerType::default(),
             subscribed: PerType::default(),
@@ -140,8 +147,9 @@ impl Session {
             let (Some(resource), true) = (resource, is_name(&name)) else { continue };
             let Some(kind) = ResourceType::from_url(&resource.type_url) else { continue };
             if self.store.accept(kind, &name, &resource).is_ok() {
-                if kind == ResourceType::Listener && name != self.config.inbound && self.wanted.len() < MAX_WANTED {
-                    self.wanted.entry(Arc::clone(&name)).or_insert(Want::OnDemand);
+                let wanted = self.wanted.get_mut(kind);
+                if ROOTS.contains(&kind) && name != self.config.inbound && wanted.len() < MAX_WANTED {
+                    wanted.entry(Arc::clone(&name)).or_insert(Want::OnDemand);
                 }
                 self.held.get_mut(kind).insert(name, Held { version, resource });
             }
@@ -150,15 +158,17 @@ impl Session {
         self.settle();
     }
 
-    /// Asks for a destination by its resource name.
-    pub(super) fn demand(&mut self, name: &Arc<str>) -> Demanded {
-        if self.wanted.contains_key(name) {
+    /// Asks for what is wanted by its resource name.
+    pub(super) fn demand(&mut self, key: &DemandKey) -> Demanded {
+        let name = key.name();
+        let wanted = self.wanted.get_mut(key.kind());
+        if wanted.contains_key(&name) {
             return Demanded::Known;
         }
-        if self.wanted.len() >= MAX_WANTED || !is_name(name) {
+        if wanted.len() >= MAX_WANTED || !is_name(&name) {
             return Demanded::Refused;
         }
-        self.wanted.insert(Arc::clone(name), Want::OnDemand);
+        wanted.insert(name, Want::OnDemand);
         self.unsettled = true;
         Demanded::New
     }
@@ -209,7 +219,7 @@ impl Session {
                     self.removed(kind, &name.into(), now);
                 }
                 // Other types change nothing about what is needed.
-                self.unsettled |= kind != ResourceType::Endpoint && kind != ResourceType::Secret;
+                self.unsettled |= ![ResourceType::Endpoint, ResourceType::Secret, ResourceType::Name].contains(&kind);
                 problems.iter().map(ToString::to_string).collect()
             }
         };
@@ -230,9 +240,7 @@ impl Session {
                 .and_then(|resource| self.store.accept(kind, &name, &resource).map(|()| resource))
             {
                 Ok(resource) => {
-                    if kind == ResourceType::Listener {
-                        self.absent.remove(&name);
-                    }
+                    self.absent.get_mut(kind).remove(&name);
                     self.held.get_mut(kind).insert(name, Held { version, resource });
                     self.unsaved = true;
                 }
@@ -252,9 +260,9 @@ impl Session {
             self.unsaved = true;
         }
         self.store.gone(kind, name);
-        if kind == ResourceType::Listener {
+        if ROOTS.contains(&kind) {
             let until = now.checked_add(self.config.absent_ttl).unwrap_or(now);
-            self.absent.insert(Arc::clone(name), until);
+            self.absent.get_mut(kind).insert(Arc::clone(name), until);
         }
     }
 
@@ -278,31 +286,43 @@ impl Session {
         if !self.connected {
             return;
         }
-        let wanted = &mut self.wanted;
-        let before = wanted.len();
-        self.absent.retain(|name, until| {
-            let lapsed = *until <= now && wanted.get(name) == Some(&Want::OnDemand);
-            if lapsed {
-                wanted.remove(name);
-            }
-            !lapsed
-        });
-        self.unsettled |= self.wanted.len() != before;
+        for kind in ROOTS {
+            let wanted = self.wanted.get_mut(kind);
+            let before = wanted.len();
+            self.absent.get_mut(kind).retain(|name, until| {
+                let lapsed = *until <= now && wanted.get(name) == Some(&Want::OnDemand);
+                if lapsed {
+                    wanted.remove(name);
+                }
+                !lapsed
+            });
+            self.unsettled |= wanted.len() != before;
+        }
     }
 
     /// When [`Session::expire`] has something to do.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let on_demand = |name: &Arc<str>| self.wanted.get(name) == Some(&Want::OnDemand);
-        let lapsing = self.absent.iter().filter(|(name, _)| on_demand(name));
-        lapsing.map(|(_, until)| *until).min().filter(|_| self.connected)
+        let lapsing = |kind| {
+            let wanted = self.wanted.get(kind);
+            let on_demand = move |name: &Arc<str>| wanted.get(name) == Some(&Want::OnDemand);
+            let lapsing = self.absent.get(kind).iter().filter(move |(name, _)| on_demand(name));
+            lapsing.map(|(_, until)| *until).min()
+        };
+        ROOTS.into_iter().filter_map(lapsing).min().filter(|_| self.connected)
     }
 
     /// The snapshot, when it changed.
     pub(super) fn snapshot(&mut self) -> Option<Snapshot> {
         self.settle();
-        let snapshot = self.store.snapshot(self.absent.keys());
+        let snapshot = self.store.snapshot(self.absent.get(ResourceType::Listener).keys());
         self.unsettled |= self.store.take_moved();
         snapshot
+    }
+
+    /// What is known of DNS names, when it changed.
+    pub(super) fn names(&mut self) -> Option<Names> {
+        self.settle();
+        self.store.names(self.absent.get(ResourceType::Name).keys())
     }
 
     /// The trust bundle, when one has arrived.
@@ -337,13 +357,16 @@ impl Session {
         let mut desired: PerType<BTreeSet<Arc<str>>> = PerType::default();
         desired.get_mut(ResourceType::Secret).insert(names::TRUST_BUNDLE.into());
         desired.get_mut(ResourceType::Listener).insert(Arc::clone(&self.config.inbound));
-        for name in self.wanted.keys() {
+        let hosts = self.wanted.get(ResourceType::Name).keys();
+        desired.get_mut(ResourceType::Name).extend(hosts.map(Arc::clone));
+        let absent = self.absent.get(ResourceType::Listener);
+        for name in self.wanted.get(ResourceType::Listener).keys() {
             desired.get_mut(ResourceType::Listener).insert(Arc::clone(name));
             let known = self.store.needs(name, |kind, needed| {
                 desired.get_mut(kind).insert(Arc::clone(needed));
             });
             // A service's resources share its name: asking for all of them at once saves round trips.
-            if !known && !self.absent.contains_key(name) && name.parse::<SocketAddr>().is_err() {
+            if !known && !absent.contains_key(name) && name.parse::<SocketAddr>().is_err() {
                 for kind in [ResourceType::Route, ResourceType::Cluster, ResourceType::Endpoint] {
                     desired.get_mut(kind).insert(Arc::clone(name));
                 }

@@ -57,7 +57,7 @@ fn scope(text: &str) -> Scope {
 fn answers(translator: &Translator, mesh: &Mesh, ask: &str) -> Vec<Resource> {
     let words: Vec<_> = ask.split_whitespace().collect();
     let [client, ty, name] = words[..] else { panic!("not a question: {ask}") };
-    let ty = ResourceType::ALL.into_iter().find(|t| t.short() == ty).expect("a type: cds, eds, lds, rds");
+    let ty = ResourceType::ALL.into_iter().find(|t| t.short() == ty).expect("a type: cds, eds, lds, rds, names");
     match name {
         "*" => translator.all(mesh, &scope(client), ty),
         name => translator.resource(mesh, &scope(client), ty, name).into_iter().collect(),

@@ -12,6 +12,7 @@ use tulle_proto::envoy::extensions::filters::network::http_connection_manager::v
 use tulle_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use tulle_proto::envoy::extensions::transport_sockets::tls::v3::{DownstreamTlsContext, UpstreamTlsContext};
 use tulle_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use tulle_proto::own::Name;
 
 /// Enumerations at their first value, which `Debug` writes by name.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -64,6 +65,7 @@ fn decode(url: &str, bytes: &[u8]) -> Value {
         "RouteConfiguration" => of::<RouteConfiguration>(bytes),
         "Cluster" => of::<Cluster>(bytes),
         "ClusterLoadAssignment" => of::<ClusterLoadAssignment>(bytes),
+        "Name" => of::<Name>(bytes),
         "HttpConnectionManager" => of::<HttpConnectionManager>(bytes),
         "TcpProxy" => of::<TcpProxy>(bytes),
         "Router" => of::<Router>(bytes),

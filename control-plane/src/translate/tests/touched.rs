@@ -61,6 +61,7 @@ fn names() -> Vec<String> {
     for owner in ["web", "api"] {
         names.push(format!("inbound/shop/{owner}"));
         names.extend([80, 81].map(|port| format!("{owner}.shop.svc.cluster.local:{port}")));
+        names.push(format!("{owner}.shop.svc.cluster.local"));
     }
     for address in ["10.96.0.1", "10.96.0.2", "10.1.0.1", "10.1.0.2", "10.1.0.3"] {
         names.extend([80, 81].map(|port| format!("{address}:{port}")));
@@ -97,7 +98,7 @@ fn whatever_changes_is_among_what_was_touched() {
             Changes::Topics(topics) => Topic::of(name) == Topic::ALL || topics.contains(&Topic::of(name)),
         };
         for name in names() {
-            for ty in [ResourceType::Listener, ResourceType::Route, ResourceType::Cluster, ResourceType::Endpoint] {
+            for ty in ResourceType::ALL {
                 for client in ["tulle@/b", "envoy"] {
                     let now = translator.resource(&mesh, &scope(client), ty, &name).map(|r| r.version.to_string());
                     let before = seen.insert((name.clone(), ty, client), now.clone()).flatten();

@@ -102,6 +102,25 @@ pub(super) struct Flags {
     /// Send HTTP without capture; the request's host chooses the service.
     #[arg(long, env = "TULLE_OUTBOUND_HTTP", value_delimiter = ',', value_name = "LISTEN", help_heading = "Traffic")]
     pub(super) outbound_http: Vec<String>,
+    /// Answer DNS questions of the workload: names of the mesh at once, all else by its own nameservers.
+    #[arg(long, env = "TULLE_DNS_CAPTURE", num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "DNS")]
+    pub(super) dns_capture: Option<String>,
+    /// Where questions arrive, over UDP and TCP [default: 127.0.0.1:15053 and [::1]:15053].
+    #[arg(long, env = "TULLE_DNS_ADDRESS", value_delimiter = ',', value_name = "ADDRESS", help_heading = "DNS")]
+    pub(super) dns_address: Vec<String>,
+    /// File with the workload's nameservers, search path and options.
+    #[arg(
+        long,
+        env = "TULLE_RESOLV_CONF",
+        default_value = "/etc/resolv.conf",
+        value_name = "FILE",
+        help_heading = "DNS"
+    )]
+    pub(super) resolv_conf: String,
+    /// Nameservers to ask instead of the file's.
+    #[arg(long, env = "TULLE_NAMESERVERS", value_delimiter = ',', value_name = "IP[:PORT]", help_heading = "DNS")]
+    pub(super) nameserver: Vec<String>,
+
     /// Destinations the mesh does not know: pass-through or refuse.
     #[arg(long, env = "TULLE_UNKNOWN", default_value = "pass-through", help_heading = "Traffic")]
     pub(super) unknown: String,

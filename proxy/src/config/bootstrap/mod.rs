@@ -13,6 +13,9 @@ mod cpus;
 /// What the injector hands over about the application.
 mod app;
 
+/// Nameservers and search path of the workload.
+mod dns;
+
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +48,8 @@ pub struct Bootstrap {
     pub workers: NonZeroUsize,
     /// Listeners for redirected connections; none when nothing is redirected.
     pub capture: Option<Capture>,
+    /// DNS for the workload; none when its questions go their own way.
+    pub dns: Option<Dns>,
     /// Ports of the workload that are received on without capture.
     pub explicit_inbound: Vec<ExplicitInbound>,
     /// Services that are sent to without capture.
@@ -135,6 +140,19 @@ pub struct Capture {
     pub outbound: Vec<SocketAddr>,
     /// Where connections to the application arrive.
     pub inbound: Vec<SocketAddr>,
+}
+
+/// DNS for the workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Where questions arrive, over UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Whom to ask what the mesh does not know, in order.
+    pub nameservers: Vec<SocketAddr>,
+    /// Domains that complete a short name, in order.
+    pub search: Vec<String>,
+    /// A name of so many dots is whole.
+    pub ndots: usize,
 }
 
 /// One port that is received on without capture.

@@ -12,10 +12,11 @@ use std::time::Duration;
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
 use super::app;
+use super::dns;
 use super::flags::Flags;
 use super::{
-    AccessLog, Bootstrap, Capture, ControlPlane, Drain, ExplicitInbound, ExplicitOutbound, Limits, LogFormat, Node,
-    Problem, Unknown,
+    AccessLog, Bootstrap, Capture, ControlPlane, Dns, Drain, ExplicitInbound, ExplicitOutbound, Limits, LogFormat,
+    Node, Problem, Unknown,
 };
 
 /// Most workers by default: a second core is where a sidecar's gains end; `--workers` takes more.
@@ -45,6 +46,7 @@ pub(super) fn bootstrap(flags: &Flags, cpus: usize) -> Result<Bootstrap, Vec<Pro
         control_plane,
         workers: read.workers(flags.workers.as_deref(), cpus),
         capture: read.capture(flags),
+        dns: read.dns(flags),
         explicit_inbound: read.pairs("inbound", &flags.inbound, |listen, app| {
             let example = "give LISTEN=APP, as 0.0.0.0:8080=127.0.0.1:8081";
             Ok(ExplicitInbound { listen: address(listen, example)?, app: address(app, example)? })
@@ -262,6 +264,33 @@ impl Reader {
         let outbound = listeners("capture-outbound", &flags.capture_outbound, 15001);
         let inbound = listeners("capture-inbound", &flags.capture_inbound, 15006);
         on.then_some(Capture { outbound, inbound })
+    }
+
+    fn dns(&mut self, flags: &Flags) -> Option<Dns> {
+        let off = &[("false", false), ("true", true), ("", false)];
+        let on = self.choice("dns-capture", flags.dns_capture.as_deref().unwrap_or_default(), off);
+        let mut listen =
+            self.all("dns-address", &flags.dns_address, |text| address(text, "give an address, as 127.0.0.1:15053"));
+        if listen.is_empty() {
+            listen = [IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]
+                .map(|ip| SocketAddr::new(ip, dns::PORT))
+                .to_vec();
+        }
+        let given = self.all("nameserver", &flags.nameserver, |text| {
+            let plain = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, dns::NAMESERVER_PORT));
+            plain.or_else(|_| address(text, "give addresses, as 10.96.0.10 or 127.0.0.1:5353"))
+        });
+        if !on {
+            return None;
+        }
+        match dns::read(std::path::Path::new(&flags.resolv_conf), listen, given) {
+            Ok(dns) => Some(dns),
+            Err(reason) => {
+                let fix = "give the workload's file, as /etc/resolv.conf";
+                self.problem("resolv-conf", (format!("`{}` {reason}", flags.resolv_conf), fix.into()));
+                None
+            }
+        }
     }
 
     fn admin(&mut self, text: &str) -> SocketAddr {

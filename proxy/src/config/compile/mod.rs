@@ -38,6 +38,9 @@ mod endpoint;
 /// Trust bundles.
 mod secret;
 
+/// DNS names.
+mod name;
+
 /// All accepted resources -> one snapshot.
 mod assemble;
 
@@ -48,6 +51,7 @@ pub(crate) mod samples;
 mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use prost::Message;
@@ -57,12 +61,14 @@ use tulle_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use tulle_proto::envoy::config::listener::v3::Listener;
 use tulle_proto::envoy::config::route::v3::RouteConfiguration;
 use tulle_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
+use tulle_proto::own::Name as NameResource;
 use tulle_proto::{Any, ResourceType, names};
 
 use super::ClusterId;
 use super::Snapshot;
 use super::cluster::Cluster;
 use super::listener::{Inbound, Outbound};
+use super::names::Names;
 use super::reject::{Fault, Rejected};
 use cluster::ClusterSpec;
 use endpoint::Assignment;
@@ -83,11 +89,13 @@ pub struct Store {
     routes: HashMap<Arc<str>, RoutesSpec>,
     clusters: HashMap<Arc<str>, ClusterEntry>,
     endpoints: HashMap<Arc<str>, Assignment>,
+    names: HashMap<Arc<str>, Arc<[IpAddr]>>,
     /// Fills the slots of numbers that are not in use.
     unused: Arc<Cluster>,
     /// A listener leads to other clusters than it did.
     moved: bool,
     last: Snapshot,
+    last_names: Names,
 }
 
 #[derive(Debug)]
@@ -123,9 +131,11 @@ impl Store {
             routes: HashMap::new(),
             clusters: HashMap::new(),
             endpoints: HashMap::new(),
+            names: HashMap::new(),
             unused: Arc::new(cluster::nonexistent(&"".into())),
             moved: false,
             last: Snapshot::default(),
+            last_names: Names::default(),
         }
     }
 
@@ -168,13 +178,17 @@ impl Store {
                 let spec = route::compile(&message, &mut self.ids)?;
                 self.routes.insert(Arc::clone(name), spec);
             }
+            ResourceType::Name => {
+                let message = decode(kind, name, resource, |m: &NameResource| &m.name)?;
+                self.names.insert(Arc::clone(name), name::compile(&message)?);
+            }
         }
         Ok(())
     }
 
     /// The control plane says that there is no such resource.
     ///
-    /// A listener goes at once, but for the workload's own, which serves until it is replaced. Routes, a cluster or
+    /// A name goes at once, and so does a listener, but for the workload's own, which serves until it is replaced. Routes, a cluster or
     /// endpoints that are in use stay as they were until nothing refers to them (Envoy: their absence is no deletion);
     /// such that were never there count as empty, so that the rest of a service need not wait for them.
     pub fn gone(&mut self, kind: ResourceType, name: &Arc<str>) {
@@ -182,6 +196,9 @@ impl Store {
             ResourceType::Secret => {}
             ResourceType::Listener => {
                 self.listeners.remove(name);
+            }
+            ResourceType::Name => {
+                self.names.remove(name);
             }
             ResourceType::Route => {
                 self.routes.entry(Arc::clone(name)).or_insert_with(|| RoutesSpec::nonexistent(name));
@@ -244,6 +261,7 @@ impl Store {
         self.routes.retain(|name, _| keep(ResourceType::Route, name));
         self.clusters.retain(|name, _| keep(ResourceType::Cluster, name));
         self.endpoints.retain(|name, _| keep(ResourceType::Endpoint, name));
+        self.names.retain(|name, _| keep(ResourceType::Name, name));
     }
 
     /// Whether a listener leads to other clusters since this was asked last, so that [`Store::needs`] says less.

@@ -36,7 +36,14 @@ impl Proxy {
         let (demand, demands) = Demand::channel();
         let (bundle_sender, bundle) = watch::channel(None);
         let status = Status::default();
-        let deps = Deps { bootstrap, publisher, demands, bundle: bundle_sender, status: status.clone() };
+        let deps = Deps {
+            bootstrap,
+            publisher,
+            demands,
+            bundle: bundle_sender,
+            names: watch::Sender::default(),
+            status: status.clone(),
+        };
         #[expect(clippy::disallowed_methods, reason = "the control thread of a test")]
         let running = tokio::spawn(async move { match Box::pin(run(deps)).await {} });
         Self { demand, snapshots, bundle, status, running }

@@ -1,6 +1,7 @@
 //! Discovery: the session as vectors of requests and responses, and the whole of it against a scripted control plane.
 
 mod live;
+mod names;
 mod vectors;
 
 use tulle_proto::ResourceType;

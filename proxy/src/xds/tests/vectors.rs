@@ -9,14 +9,15 @@ use tulle_proto::ResourceType::{Cluster, Endpoint, Listener, Route, Secret};
 use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use tulle_proto::envoy::config::core::v3 as core;
 use tulle_proto::envoy::config::endpoint::v3 as eds;
-use tulle_proto::state::LastGood;
+use tulle_proto::own::LastGood;
 
 use super::super::session::{Config, Demanded, MAX_WANTED, Outcome, Session};
 use super::{INBOUND, NAME, removal, resource, response, service};
 use crate::config::compile::samples;
+use crate::config::demand::DemandKey;
 use crate::config::{Known, Snapshot};
 
-const TTL: Duration = Duration::from_secs(10);
+pub(super) const TTL: Duration = Duration::from_secs(10);
 
 fn session(permanent: &[&str]) -> Session {
     Session::new(Config {
@@ -27,7 +28,7 @@ fn session(permanent: &[&str]) -> Session {
     })
 }
 
-fn connected(permanent: &[&str]) -> Session {
+pub(super) fn connected(permanent: &[&str]) -> Session {
     let mut session = session(permanent);
     session.connect();
     requests(&mut session);
@@ -55,11 +56,11 @@ fn short(request: &DeltaDiscoveryRequest) -> String {
     text
 }
 
-fn requests(session: &mut Session) -> Vec<String> {
+pub(super) fn requests(session: &mut Session) -> Vec<String> {
     std::iter::from_fn(|| session.next_request()).map(|request| short(&request)).collect()
 }
 
-fn receive(session: &mut Session, response: DeltaDiscoveryResponse) -> Outcome {
+pub(super) fn receive(session: &mut Session, response: DeltaDiscoveryResponse) -> Outcome {
     session.receive(response, Instant::now())
 }
 
@@ -94,8 +95,8 @@ fn a_stream_begins_with_the_own_listener_and_the_trust_bundle() {
 #[test]
 fn a_name_asks_for_all_its_parts_at_once_and_shows_when_they_are_there() {
     let mut session = connected(&[]);
-    assert_eq!(session.demand(&NAME.into()), Demanded::New);
-    assert_eq!(session.demand(&NAME.into()), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Name(NAME.into())), Demanded::New);
+    assert_eq!(session.demand(&DemandKey::Name(NAME.into())), Demanded::Known);
     let expected = ["cds", "eds", "lds", "rds"].map(|kind| format!("{kind} +{NAME}"));
     assert_eq!(requests(&mut session), expected);
     for response in service("1") {
@@ -109,7 +110,7 @@ fn a_name_asks_for_all_its_parts_at_once_and_shows_when_they_are_there() {
 #[test]
 fn an_address_asks_for_its_listener_then_for_what_that_names() {
     let mut session = connected(&[]);
-    session.demand(&"10.96.0.12:80".into());
+    session.demand(&DemandKey::Name("10.96.0.12:80".into()));
     assert_eq!(requests(&mut session), ["lds +10.96.0.12:80"]);
     let listener = samples::listener("10.96.0.12:80", NAME, "http");
     receive(&mut session, response(Listener, "1", vec![resource("10.96.0.12:80", "7", &listener)]));
@@ -145,18 +146,18 @@ fn routes_to_other_clusters_change_the_subscription_once_published() {
 async fn a_name_that_does_not_exist_is_absent_for_a_while() {
     let mut session = connected(&[]);
     let name: Arc<str> = "10.1.2.3:443".into();
-    session.demand(&name);
+    session.demand(&DemandKey::Name(name.clone()));
     requests(&mut session);
     receive(&mut session, removal(Listener, "1", &[&name]));
     assert_eq!(requests(&mut session), ["lds ACK 1"]);
     assert_eq!(known(&session.snapshot().unwrap(), &name), "absent");
     let until = session.next_expiry().unwrap();
     session.expire(until - Duration::from_millis(1));
-    assert_eq!(session.demand(&name), Demanded::Known, "still believed");
+    assert_eq!(session.demand(&DemandKey::Name(name.clone())), Demanded::Known, "still believed");
     session.expire(until);
     assert_eq!(requests(&mut session), [format!("lds -{name}")]);
     assert_eq!(known(&session.snapshot().unwrap(), &name), "unknown");
-    assert_eq!(session.demand(&name), Demanded::New, "asked for again");
+    assert_eq!(session.demand(&DemandKey::Name(name.clone())), Demanded::New, "asked for again");
     assert_eq!(requests(&mut session), [format!("lds +{name}")]);
     assert_eq!(session.next_expiry(), None);
 }
@@ -181,20 +182,20 @@ fn an_absent_service_is_no_longer_asked_for_in_parts_until_it_appears() {
 fn absence_holds_while_the_control_plane_is_away() {
     let mut session = connected(&[]);
     let name: Arc<str> = "10.1.2.3:443".into();
-    session.demand(&name);
+    session.demand(&DemandKey::Name(name.clone()));
     requests(&mut session);
     receive(&mut session, removal(Listener, "1", &[&name]));
     session.snapshot();
     session.disconnect();
     assert_eq!(session.next_expiry(), None);
     session.expire(Instant::now() + TTL * 10);
-    assert_eq!(session.demand(&name), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Name(name)), Demanded::Known);
 }
 
 #[test]
 fn reconnecting_tells_what_is_held() {
     let mut session = connected(&[]);
-    session.demand(&NAME.into());
+    session.demand(&DemandKey::Name(NAME.into()));
     requests(&mut session);
     all(&mut session, service("5"));
     session.snapshot();
@@ -304,7 +305,7 @@ fn the_own_listener_outlives_its_removal() {
 #[test]
 fn removed_services_go_and_their_parts_are_given_back() {
     let mut session = connected(&[]);
-    session.demand(&NAME.into());
+    session.demand(&DemandKey::Name(NAME.into()));
     all(&mut session, service("1"));
     session.snapshot();
     requests(&mut session);
@@ -320,13 +321,13 @@ fn removed_services_go_and_their_parts_are_given_back() {
 #[test]
 fn what_was_saved_is_restored_without_a_control_plane() {
     let mut before = connected(&[]);
-    before.demand(&NAME.into());
+    before.demand(&DemandKey::Name(NAME.into()));
     all(&mut before, service("3"));
-    before.demand(&"10.9.9.9:1".into());
+    before.demand(&DemandKey::Name("10.9.9.9:1".into()));
     assert!(before.take_unsaved());
     assert!(!before.take_unsaved());
     let mut resources = before.saved();
-    resources.push(tulle_proto::state::SavedResource { name: "junk".into(), ..Default::default() });
+    resources.push(tulle_proto::own::SavedResource { name: "junk".into(), ..Default::default() });
 
     let mut after = session(&[]);
     after.restore(LastGood { resources, ..Default::default() });
@@ -340,13 +341,13 @@ fn what_was_saved_is_restored_without_a_control_plane() {
 fn demands_are_bounded_and_names_checked() {
     let mut session = connected(&[]);
     for name in ["", "*", "a b:80", "a\n:80", &"x".repeat(400)] {
-        assert_eq!(session.demand(&name.into()), Demanded::Refused, "{name:?}");
+        assert_eq!(session.demand(&DemandKey::Name(name.into())), Demanded::Refused, "{name:?}");
     }
     for n in 0..MAX_WANTED {
-        assert_eq!(session.demand(&format!("10.0.0.1:{n}").into()), Demanded::New);
+        assert_eq!(session.demand(&DemandKey::Name(format!("10.0.0.1:{n}").into())), Demanded::New);
     }
-    assert_eq!(session.demand(&"10.0.0.2:1".into()), Demanded::Refused);
-    assert_eq!(session.demand(&"10.0.0.1:1".into()), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Name("10.0.0.2:1".into())), Demanded::Refused);
+    assert_eq!(session.demand(&DemandKey::Name("10.0.0.1:1".into())), Demanded::Known);
     let burst = session.next_request().unwrap();
     assert_eq!(burst.resource_names_subscribe.len(), MAX_WANTED, "one request for a burst");
 }

@@ -94,6 +94,16 @@ impl Namespace {
         fs::write(dir.join("hosts"), text).with_context(|| format!("write {}/hosts", dir.display()))
     }
 
+    /// Replaces what processes started from now on find in `/etc/resolv.conf`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn resolv_conf(&self, text: &str) -> anyhow::Result<()> {
+        let dir = self.etc();
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("resolv.conf"), text).with_context(|| format!("write {}/resolv.conf", dir.display()))
+    }
+
     /// Runs the lines through `ip -batch` inside the namespace.
     pub(super) fn ip_batch(&self, lines: &str) -> anyhow::Result<()> {
         let mut child = Command::new("ip")
