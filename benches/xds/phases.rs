@@ -21,6 +21,9 @@ const CHURN: u32 = 10;
 /// The control plane is idle when it takes less than this of a core over a second.
 const IDLE: f64 = 0.03;
 
+/// Changes of the one service that every proxy dials.
+const EVERYWHERE: &str = "of a service all dial";
+
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
@@ -53,10 +56,10 @@ impl Bench {
         let fleet = Fleet::start(proxies, &services, control.address, &control.state())?;
         let mut bench = Self { options, services, control, fleet, generation: 1, rows: Vec::new() };
         bench.first(empty).await?;
-        bench.propagation("of a service all dial", |_| 0).await?;
+        bench.propagation(EVERYWHERE, |_| 0).await?;
         bench.propagation("of other services", |n| 1 + n * 37).await?;
         bench.churn("over all services", |n| 1 + n * 37).await?;
-        bench.churn("of a service all dial", |_| 0).await?;
+        bench.churn(EVERYWHERE, |_| 0).await?;
         bench.storm().await?;
         Ok(bench.rows)
     }
@@ -121,7 +124,9 @@ impl Bench {
             cpu.as_secs_f64() / elapsed.as_secs_f64(),
             after.resources - before.resources
         );
-        self.row(&format!("{CHURN} changes/s {of}"), text, "≤ 0.2 cores, ≤ 300 B");
+        // A service that everybody dials is the worst there is: each change goes to each proxy.
+        let goal = if of == EVERYWHERE { "" } else { "≤ 0.2 cores, ≤ 300 B" };
+        self.row(&format!("{CHURN} changes/s {of}"), text, goal);
         Ok(())
     }
 

@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     }
     table.push_str(ELSEWHERE);
     if names.is_empty() && scale == Scale::of(true) {
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/chaos.md"), &table)?;
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/chaos.md"), &table)?;
     }
     anyhow::ensure!(failures.is_empty(), "{failures:#?}");
     Ok(())

@@ -74,6 +74,12 @@ pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// Whether a name that the crate `http` takes for one is a token (RFC 9110 section 5.6.2): the crate forgives the quotation
+/// mark, and no reader of HTTP/1 does.
+pub(crate) fn is_token(name: &http::HeaderName) -> bool {
+    !name.as_str().as_bytes().contains(&b'"')
+}
+
 /// Whether `authority` is a host with an optional port (RFC 9112 section 3.2), without user information.
 pub(crate) fn is_authority(authority: &[u8]) -> bool {
     let (host, port) = match authority {
@@ -114,6 +120,15 @@ mod tests {
         assert_eq!(role(b"Tulle-Reason"), Role::Ours);
         assert_eq!(role(b"x-forwarded-for"), Role::End);
         assert_eq!(role(b""), Role::End);
+    }
+
+    #[test]
+    fn names_that_http_takes_are_tokens_but_for_one_character() {
+        for byte in 0..=255_u8 {
+            let Ok(name) = http::HeaderName::from_lowercase(&[b'a', byte]) else { continue };
+            let tchar = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token(&name), tchar, "{name}");
+        }
     }
 
     #[test]

@@ -161,10 +161,12 @@ impl Edit<'_> {
     }
 }
 
-/// The fields of an HTTP/2 head that `edit` passes, with their role.
+/// The fields of an HTTP/2 head that `edit` passes and HTTP/1 can say.
 pub(crate) fn passed<'h>(
     headers: &'h http::HeaderMap,
     edit: Edit<'h>,
 ) -> impl Iterator<Item = (&'h http::HeaderName, &'h http::HeaderValue)> {
-    headers.iter().filter(move |(name, _)| edit.passes(fields::role(name.as_str().as_bytes())))
+    headers
+        .iter()
+        .filter(move |(name, _)| edit.passes(fields::role(name.as_str().as_bytes())) && fields::is_token(name))
 }

@@ -108,7 +108,7 @@ pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
 pub(crate) fn last_chunk(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
-        if fields::role(name.as_str().as_bytes()) == Role::End {
+        if fields::role(name.as_str().as_bytes()) == Role::End && fields::is_token(name) {
             field(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -184,6 +184,16 @@ fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trailers_that_http1_cannot_say_are_left_out() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("a", http::HeaderValue::from_static("1"));
+        trailers.insert(http::HeaderName::from_static("b\"c"), http::HeaderValue::from_static("2"));
+        let mut out = Vec::new();
+        last_chunk(Some(&trailers), &mut out);
+        assert_eq!(out, b"0\r\na: 1\r\n\r\n");
+    }
 
     #[test]
     fn chunk_sizes_are_plain_hex() {

@@ -27,6 +27,9 @@ pub(crate) fn request(head: &Parts) -> Result<(), Refusal> {
     if head.uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
         return Err(Refusal::Malformed);
     }
+    if !head.headers.keys().all(fields::is_token) {
+        return Err(Refusal::Malformed);
+    }
     let mut hosts = head.headers.get_all(http::header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -66,6 +69,17 @@ mod tests {
         assert_eq!(check(http::Request::get("/f")), Err(Refusal::Malformed));
         assert_eq!(check(http::Request::get("/f").header("host", "a/x")), Err(Refusal::Malformed));
         assert_eq!(check(http::Request::get("/f").header("host", "a")), Ok(()));
+    }
+
+    #[test]
+    fn names_are_tokens() {
+        let with = |name: &[u8]| {
+            // As the frames' decoder makes them.
+            let name = http::HeaderName::from_lowercase(name).unwrap();
+            check(http::Request::get("http://a.test/f").header(name, "x"))
+        };
+        assert_eq!(with(b"a-b"), Ok(()));
+        assert_eq!(with(b"a\"b"), Err(Refusal::Malformed), "HTTP/1 has no such name");
     }
 
     #[test]
