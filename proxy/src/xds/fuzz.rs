@@ -8,17 +8,18 @@ use prost::bytes::Bytes;
 use tokio::time::Instant;
 use tulle_proto::discovery::{DeltaDiscoveryResponse, Resource};
 use tulle_proto::envoy::config::core::v3::Node;
-use tulle_proto::state::LastGood;
+use tulle_proto::own::LastGood;
 use tulle_proto::{Any, ResourceType, names};
 
 use super::session::{Config, Outcome, Session};
+use crate::config::demand::DemandKey;
 
 /// What is said by index, so that bytes come to the point; the first is the workload's own listener.
 const NAMES: [&str; 4] =
     ["inbound/shop/web", "reviews.shop.svc.cluster.local:80", "10.96.0.12:80", names::TRUST_BUNDLE];
 
 /// Steps of one session, each `[what] [length, two bytes] [content]`: a resource of a type and name (`what` below
-/// 20), a removal (below 40), a demand, a whole response, a lost stream, time that passes.
+/// 24), a removal (below 48), a demand, a whole response, a lost stream, time that passes.
 ///
 /// Each response has exactly one answer with its nonce; nothing is asked for twice; and what is held is accepted
 /// again by a proxy that starts from it.
@@ -30,14 +31,15 @@ pub fn session(mut bytes: &[u8]) {
     while let Some((what, content, rest)) = step(bytes) {
         bytes = rest;
         match what {
-            0..40 => receive(&mut session, spoken(what, content), now),
-            40..60 => {
+            0..48 => receive(&mut session, spoken(what, content), now),
+            48..60 => {
                 if let Ok(name) = std::str::from_utf8(content) {
-                    session.demand(&name.into());
+                    let key = if what < 54 { DemandKey::Name(name.into()) } else { DemandKey::Host(name.into()) };
+                    session.demand(&key);
                 }
             }
             60..64 => {
-                session.demand(&name(what).into());
+                session.demand(&DemandKey::Name(name(what).into()));
             }
             64..80 => {
                 if let Ok(response) = DeltaDiscoveryResponse::decode(content) {
@@ -85,7 +87,7 @@ fn spoken(what: u8, content: &[u8]) -> DeltaDiscoveryResponse {
     let url = types.get(usize::from(what / 4) % types.len()).map(|kind| kind.url()).unwrap_or_default();
     let nonce = "n".to_owned();
     let response = DeltaDiscoveryResponse { type_url: url.to_owned(), nonce, ..Default::default() };
-    if what >= 20 {
+    if what >= 24 {
         return DeltaDiscoveryResponse { removed_resources: vec![name(what).to_owned()], ..response };
     }
     let body = Any { type_url: url.to_owned(), value: Bytes::copy_from_slice(content) };

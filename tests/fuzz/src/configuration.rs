@@ -22,7 +22,7 @@ const MOST: usize = 4;
 /// taken a second time it changes nothing.
 pub fn compile(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else { return };
-    let Some(kind) = ResourceType::ALL.get(usize::from(kind % 5)) else { return };
+    let Some(kind) = ResourceType::ALL.get(usize::from(*kind) % ResourceType::ALL.len()) else { return };
     let mut store = Store::new();
     for (kind, resource) in good() {
         let taken = store.accept(*kind, &resource.name, &resource.body);
