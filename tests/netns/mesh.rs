@@ -12,18 +12,18 @@ use tulle_testing::netns::{self, Network, Nginx, PROXY_UID, Pod, Running, Server
 const TOOLS: [&str; 4] = ["nft", "iptables-restore", "curl", "nginx"];
 const DEADLINE: Duration = Duration::from_secs(60);
 const NAME: &str = "web.shop.svc.cluster.local";
-const PAGE: &str = "marker-of-the-page";
-const SERVICE_V4: &str = "10.96.0.12";
-const SERVICE_V6: &str = "fd96::12";
+pub(crate) const PAGE: &str = "marker-of-the-page";
+pub(crate) const SERVICE_V4: &str = "10.96.0.12";
+pub(crate) const SERVICE_V6: &str = "fd96::12";
 
 /// Pods `client` and `server` with sidecars and redirect rules, `stranger` with neither, and the control plane's.
 /// Fields are dropped in order: processes before the pods they run in.
-struct Mesh {
+pub(crate) struct Mesh {
     _applications: (Nginx, Server),
     _sidecars: Vec<Running>,
     _control_plane: Running,
     _control: Pod,
-    client: Pod,
+    pub(crate) client: Pod,
     server: Pod,
     stranger: Pod,
     net: Network,
@@ -32,6 +32,11 @@ struct Mesh {
 
 impl Mesh {
     fn start(mode: &str, mtls: &str) -> anyhow::Result<Self> {
+        Self::start_with(mode, mtls, None)
+    }
+
+    /// With `resolv_conf`, the client knows no name by itself, and asks for all by that file with its DNS captured.
+    pub(crate) fn start_with(mode: &str, mtls: &str, resolv_conf: Option<&str>) -> anyhow::Result<Self> {
         let net = Network::new()?;
         let (control, client) = (net.pod("control")?, net.pod("client")?);
         let (server, stranger) = (net.pod("server")?, net.pod("stranger")?);
@@ -47,10 +52,18 @@ impl Mesh {
         let applications = (Nginx::start(&server, 8080, PAGE)?, Server::greeter(&server, 2525, "220 mail")?);
         let mut sidecars = Vec::new();
         for (pod, account) in [(&client, "client"), (&server, "web")] {
-            sidecars.push(sidecar(pod, account, &work, xds)?);
+            let asking = resolv_conf.filter(|_| account == "client");
+            let (mut flags, mut rules) = (Vec::new(), vec!["--mode", mode]);
+            if let Some(text) = asking {
+                pod.resolv_conf(text)?;
+                flags.push("--dns-capture");
+                rules.extend(["--dns-port", "15053"]);
+            } else {
+                pod.hosts(&[(SERVICE_V4.parse()?, NAME)])?;
+            }
+            sidecars.push(sidecar(pod, account, &work, xds, &flags)?);
             ready(pod)?;
-            pod.redirect(&["--mode", mode])?;
-            pod.hosts(&[(SERVICE_V4.parse()?, NAME)])?;
+            pod.redirect(&rules)?;
         }
         Ok(Self {
             _applications: applications,
@@ -70,7 +83,13 @@ fn path(work: &tempfile::TempDir, name: &str) -> String {
     work.path().join(name).to_string_lossy().into_owned()
 }
 
-fn sidecar(pod: &Pod, account: &str, work: &tempfile::TempDir, xds: SocketAddr) -> anyhow::Result<Running> {
+fn sidecar(
+    pod: &Pod,
+    account: &str,
+    work: &tempfile::TempDir,
+    xds: SocketAddr,
+    flags: &[&str],
+) -> anyhow::Result<Running> {
     let token = PathBuf::from(path(work, &format!("{account}.token")));
     let created = std::process::Command::new(binary("tulle", "tulle")?)
         .args(["token", "create", "--namespace", "shop", "--service-account", account, "--state-dir"])
@@ -83,6 +102,7 @@ fn sidecar(pod: &Pod, account: &str, work: &tempfile::TempDir, xds: SocketAddr) 
     command.args(["--control-plane", &xds.to_string(), "--trust-bundle", &path(work, "state/trust-bundle.pem")]);
     command.args(["--token", &token.to_string_lossy(), "--access-log", "text"]);
     command.args(["--pod-ip", &pod.ip(false).to_string(), "--pod-ip", &pod.ip(true).to_string()]);
+    command.args(flags);
     Running::start(account, command)
 }
 
@@ -93,7 +113,7 @@ fn ready(pod: &Pod) -> anyhow::Result<()> {
 }
 
 /// What `curl` prints; an error when it fails, or the status is one.
-fn curl(pod: &Pod, args: &[&str]) -> anyhow::Result<String> {
+pub(crate) fn curl(pod: &Pod, args: &[&str]) -> anyhow::Result<String> {
     let done = pod.output("curl", &[&["--silent", "--show-error", "--fail", "--max-time", "20"], args].concat())?;
     ensure!(done.success, "curl {args:?}: {}", done.stderr);
     Ok(done.stdout)
