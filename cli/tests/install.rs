@@ -62,6 +62,12 @@ injector:
   validation: false
   nodeSelector: {a: b, kubernetes.io/os: null}
   resources: {requests: null, limits: null}
+cni:
+  enabled: true
+  binDir: /var/lib/rancher/k3s/data/cni
+  confDir: /var/lib/rancher/k3s/agent/etc/cni/net.d
+  excludeNamespaces: [monitoring, ingress]
+  tolerations: []
 ";
 
 #[test]
@@ -71,8 +77,9 @@ fn the_same_objects_as_helm() {
     let other = folder.path().join("other.yaml");
     std::fs::write(&other, OTHER_VALUES).unwrap();
     let other = other.to_str().unwrap();
-    let cases: [&[&str]; 4] = [
+    let cases: [&[&str]; 5] = [
         &[],
+        &["--set", "cni.enabled=true"],
         &["-f", other],
         &["-f", other, "--set", "injector.replicas=2", "--set", "injector.validation=true"],
         &[
@@ -114,6 +121,8 @@ fn wrong_values_are_refused() {
 
 /// Everything that is granted, a line for each right. A new right is a decision: it is written here, and why in the chart.
 const GRANTED: &str = "\
+tulle-cni cluster core pods: get
+tulle-cni tulle-cni apps daemonsets tulle-cni: get
 tulle-control-plane cluster authentication.k8s.io tokenreviews: create
 tulle-control-plane cluster core configmaps tulle-trust-bundle: list patch watch
 tulle-control-plane cluster core configmaps: create
@@ -138,7 +147,9 @@ tulle-injector tulle-system core secrets: create
 
 #[test]
 fn rights_are_the_least_and_listed() {
-    let objects = objects(&tulle(&[]));
+    let without = objects(&tulle(&[]));
+    assert!(without.keys().all(|id| !id.contains("tulle-cni")), "nodes are touched only where it was asked for");
+    let objects = objects(&tulle(&["--set", "cni.enabled=true"]));
     let mut granted = BTreeSet::new();
     for (id, role) in &objects {
         let scope = match role["kind"].as_str().unwrap() {
@@ -224,4 +235,27 @@ fn pods_fit_the_level_restricted() {
             assert!(volume["hostPath"].is_null(), "{volume}");
         }
     }
+}
+
+#[test]
+fn what_writes_to_nodes_has_a_namespace_of_its_own_and_two_folders() {
+    let objects = objects(&tulle(&["--set", "cni.enabled=true", "--set", "cni.confDir=/etc/other/net.d"]));
+    assert_eq!(
+        objects["Namespace tulle-system"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
+        "restricted"
+    );
+    let set = &objects["DaemonSet tulle-cni"];
+    assert_eq!(set["metadata"]["namespace"], "tulle-cni");
+    let pod = &set["spec"]["template"]["spec"];
+    // Otherwise it would wait for the network that it is a part of.
+    assert_eq!(pod["hostNetwork"], true);
+    assert!(pod["hostPID"].is_null());
+    let context = &pod["containers"][0]["securityContext"];
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    assert_eq!(texts(&context["capabilities"]["drop"]), ["ALL"]);
+    assert!(context["capabilities"]["add"].is_null() && context["privileged"].is_null());
+    let folders = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["hostPath"]["path"]);
+    assert_eq!(folders.collect::<Vec<_>>(), ["/opt/cni/bin", "/etc/other/net.d"]);
+    let injector = objects["Deployment tulle-injector"]["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+    assert!(injector.contains(r#"{"name":"TULLE_CNI","value":"true"}"#), "{injector}");
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 use ipnet::IpNet;
 
-use crate::redirect::{self, Family, Mode, Settings, Span};
+use crate::redirect::{self, Family, Mode, Proof, Settings, Span, Tools};
 
 /// Leads the TCP traffic of this network namespace, and its DNS where asked, through the Tulle proxy.
 ///
@@ -70,10 +70,14 @@ struct Args {
 /// What to do other than to apply the rules; at most one.
 #[derive(clap::Args)]
 #[group(multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "flags, of which one is given at most")]
 struct Action {
     /// Change nothing; fail if the rules in force are not those of the settings
     #[arg(long)]
     verify: bool,
+    /// Change nothing, and need no privilege; fail if connections are not led to the proxy's port
+    #[arg(long)]
+    probe: bool,
     /// Remove the rules, of either mode
     #[arg(long)]
     remove: bool,
@@ -143,7 +147,7 @@ pub fn settings(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Se
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let settings = args.settings();
+    let (settings, tools) = (args.settings(), Tools::default());
     let done = if args.action.print {
         Family::BOTH
             .into_iter()
@@ -151,13 +155,18 @@ fn run(args: &Args) -> anyhow::Result<()> {
             .map(|family| redirect::script(&settings, family))
             .collect()
     } else if args.action.remove {
-        redirect::remove(&settings).context("cannot remove the redirect rules")?;
+        redirect::remove(&settings, &tools).context("cannot remove the redirect rules")?;
         "redirect rules removed\n".to_owned()
     } else if args.action.verify {
-        redirect::verify(&settings).context("the redirect rules do not hold")?;
+        redirect::verify(&settings, &tools).context("the redirect rules do not hold")?;
         "redirect rules are in force\n".to_owned()
+    } else if args.action.probe {
+        match redirect::probe(&settings, rustix::process::geteuid().as_raw())? {
+            Proof::Captured(families) => format!("connections of {families} address families are led to the proxy\n"),
+            Proof::NothingToSee => "by the settings no outbound connection is captured: nothing to probe\n".to_owned(),
+        }
     } else {
-        redirect::apply(&settings).context("cannot apply the redirect rules")?;
+        redirect::apply(&settings, &tools).context("cannot apply the redirect rules")?;
         let Settings { mode, outbound_port, inbound_port, dns_port, ipv6, .. } = &settings;
         let families = if *ipv6 { "IPv4 and IPv6" } else { "IPv4" };
         let dns = dns_port.map(|port| format!(", DNS to {port}")).unwrap_or_default();

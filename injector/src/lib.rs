@@ -61,6 +61,9 @@ pub mod cli;
 /// The init container.
 pub mod init;
 
+/// The CNI plugin.
+pub mod cni;
+
 /// What the fuzz targets run.
 #[cfg(feature = "fuzz")]
 pub mod fuzz;

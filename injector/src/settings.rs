@@ -50,6 +50,8 @@ pub struct Injection {
     pub log_level: String,
     /// Access log of the proxy.
     pub access_log: String,
+    /// The nodes' CNI plugin writes the redirect rules; pods only look whether they are there.
+    pub cni: bool,
 }
 
 /// Requests and limits as Kubernetes writes them; `None` for none.
@@ -191,6 +193,9 @@ pub struct InjectionArgs {
     /// Access log of proxies: off, json or text
     #[arg(long, env = "TULLE_PROXY_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
     proxy_access_log: String,
+    /// Redirect rules come from tulle-cni on the nodes: pods get no container with NET_ADMIN, but one that looks for the rules
+    #[arg(long, env = "TULLE_CNI")]
+    cni: bool,
 }
 
 impl Args {
@@ -298,6 +303,7 @@ impl InjectionArgs {
             resources,
             log_level: self.proxy_log_level,
             access_log: self.proxy_access_log,
+            cni: self.cni,
         }
     }
 }

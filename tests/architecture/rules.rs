@@ -33,6 +33,7 @@ const ENVIRONMENT: &[&str] = &[
     "proxy/src/config/bootstrap.rs",
     "control-plane/src/settings.rs",
     "injector/src/settings.rs",
+    "injector/src/cni/settings.rs",
     "cli/src/settings.rs",
     "tests/",
     "control-plane/tests/",

@@ -12,7 +12,7 @@ use tulle_testing::netns::{self, Finished, Network, PROXY_UID, Pod, Server};
 const TOOLS: [&str; 5] = ["nft", "iptables-restore", "ip6tables-restore", "iptables-save", "bash"];
 const MODES: [&str; 2] = ["nft", "iptables"];
 /// An application's user, neither root nor the proxy.
-const APP_UID: u32 = 1000;
+pub(super) const APP_UID: u32 = 1000;
 
 /// Two pods. `sidecar` has stand-ins for its proxy (15001, 15006, 15020) and its application (8080); `plain` has no
 /// rules and a server on 8080 and 9090.
@@ -50,7 +50,7 @@ impl Pair {
 }
 
 /// What an application of `pod` reads that dials `to` as user `uid`.
-fn dial(pod: &Pod, uid: u32, to: SocketAddr) -> anyhow::Result<String> {
+pub(super) fn dial(pod: &Pod, uid: u32, to: SocketAddr) -> anyhow::Result<String> {
     let mut command = pod.command_as(uid, "bash");
     command.args(["-c", &format!("exec 3<>/dev/tcp/{}/{} && cat <&3", to.ip(), to.port())]);
     let done = Finished::of(command)?;

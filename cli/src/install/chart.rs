@@ -16,8 +16,9 @@ macro_rules! files {
 }
 
 /// In no particular order: objects are sorted.
-const TEMPLATES: [(&str, &str); 8] = files![
+const TEMPLATES: [(&str, &str); 9] = files![
     "_helpers.tpl",
+    "cni.yaml",
     "control-plane-rbac.yaml",
     "control-plane.yaml",
     "crds.yaml",
@@ -35,7 +36,7 @@ const SCHEMA: &str = include_str!("../../../deploy/helm/tulle/values.schema.json
 pub(crate) const NAMESPACE: &str = "tulle-system";
 
 /// The order in which objects can be made: each after what it needs. Webhooks come last, when somebody answers them.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "Namespace",
     "CustomResourceDefinition",
     "ServiceAccount",
@@ -45,6 +46,7 @@ const ORDER: [&str; 12] = [
     "RoleBinding",
     "Service",
     "Deployment",
+    "DaemonSet",
     "PodDisruptionBudget",
     "ValidatingWebhookConfiguration",
     "MutatingWebhookConfiguration",

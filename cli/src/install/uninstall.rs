@@ -48,9 +48,11 @@ pub(crate) fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// All objects in the order they go: webhooks first, so that nothing waits for an injector that is gone; what replicas
-/// would make again after their rights are gone; the namespace last.
+/// would make again after their rights are gone; namespaces last.
 async fn everything(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
-    let installed = objects(&Overrides::default())?;
+    // With everything that may be installed.
+    let all = Overrides { single: vec!["cni.enabled=true".to_owned()], ..Overrides::default() };
+    let installed = objects(&all)?;
     let (namespace, installed): (Vec<_>, Vec<_>) =
         installed.into_iter().rev().map(|object| object.value).partition(|object| object["kind"] == "Namespace");
     let namespaces = cluster.list("/api/v1/namespaces").await.context("listing namespaces")?;

@@ -17,6 +17,10 @@ fn flags() {
         (ControlPlane::command(), "Also `tulle control-plane`."),
         (Injector::command(), "The flags under \"what is added to pods\" are those of `tulle inject` too."),
         (tulle_injector::init::command(), "Lists take commas."),
+        (
+            tulle_injector::cni::cli::command(),
+            "A container runtime runs it without flags; these are for `tulle-cni install`.",
+        ),
     ] {
         let name = command.get_name();
         let _ = write!(body, "## {name}\n\n{about}\n\n{}\n", section(&command));

@@ -5,8 +5,8 @@
 /// The proxy's container.
 mod sidecar;
 
-/// The init container that writes the redirect rules.
-mod init;
+/// The init container that writes the redirect rules, or looks whether they are there.
+pub(crate) mod init;
 
 /// Volumes.
 mod volumes;
@@ -29,6 +29,12 @@ use crate::decide::Inject;
 use crate::pod;
 use crate::settings::Injection;
 use crate::values::Capture;
+
+/// In `tulle.io/inject-status`: who writes the redirect rules, when it is not the init container.
+pub(crate) const REDIRECT: &str = "redirect";
+
+/// The node's CNI plugin does.
+pub(crate) const REDIRECT_BY_NODE: &str = "cni";
 
 /// Everything the parts of a patch are made of.
 #[derive(Clone, Copy, Debug)]
@@ -112,13 +118,16 @@ fn annotate(pod: &mut Value, plan: &Plan<'_>) {
     } else {
         containers.push(pod::PROXY)
     }
-    let status = json!({
+    let mut status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "mode": if plan.inject.native { "native" } else { "classic" },
         "initContainers": init,
         "containers": containers,
         "volumes": volumes::NAMES,
     });
+    if capture && plan.settings.cni {
+        status[REDIRECT] = json!(REDIRECT_BY_NODE);
+    }
     let main = pod::list(pod, "/spec/containers").iter().map(pod::name).find(|name| *name != pod::PROXY);
     let main = main.map(str::to_owned);
     let annotations = object(object(pod, "metadata"), "annotations");

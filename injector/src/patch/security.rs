@@ -3,18 +3,23 @@
 use serde_json::{Value, json};
 
 /// User and group id of the proxy, by which the redirect rules know it.
-const PROXY_ID: u32 = 1337;
+pub(super) const PROXY_ID: u32 = 1337;
 
 /// Within the Pod Security level `restricted`.
 pub(super) fn proxy() -> Value {
+    unprivileged(PROXY_ID)
+}
+
+/// Within the Pod Security level `restricted`, with `id` for user and group.
+pub(super) fn unprivileged(id: u32) -> Value {
     json!({
         "allowPrivilegeEscalation": false,
         "capabilities": {"drop": ["ALL"]},
         "privileged": false,
         "readOnlyRootFilesystem": true,
-        "runAsGroup": PROXY_ID,
+        "runAsGroup": id,
         "runAsNonRoot": true,
-        "runAsUser": PROXY_ID,
+        "runAsUser": id,
         "seccompProfile": {"type": "RuntimeDefault"},
     })
 }

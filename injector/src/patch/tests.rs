@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::decide::{self, Circumstances, Verdict};
 
-fn injected(pod: &Value, native: bool) -> Value {
+fn injected(pod: &Value, native: bool, cni: bool) -> Value {
     let around = Circumstances { namespace: "shop", by_default: true, native };
     let verdict = decide::decide(pod, around);
     let Verdict::Inject(verdict) = verdict else { panic!("{verdict:?}") };
-    inject(pod, &verdict, &Injection::default(), None)
+    inject(pod, &verdict, &Injection { cni, ..Injection::default() }, None)
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn golden_pairs() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let Some(name) = name.strip_suffix(".in.yaml") else { continue };
         let pod: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let patched = injected(&pod, !name.starts_with("classic"));
+        let patched = injected(&pod, !name.starts_with("classic"), name.starts_with("cni"));
         let version = env!("CARGO_PKG_VERSION");
         let text = serde_saphyr::to_string(&patched).unwrap().replace(version, "VERSION");
         let golden = directory.join(format!("{name}.out.yaml"));
@@ -43,7 +43,7 @@ fn golden_pairs() {
 fn what_has_a_proxy_is_left_alone() {
     for native in [true, false] {
         let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
-        let once = injected(&pod, native);
+        let once = injected(&pod, native, false);
         let around = Circumstances { namespace: "shop", by_default: true, native };
         assert_eq!(decide::decide(&once, around), Verdict::Skip(decide::Skip::AlreadyInjected));
     }
@@ -55,7 +55,7 @@ fn absent_and_null_fields_are_made() {
         "containers": [{"name": "app"}], "initContainers": null, "volumes": null,
     }});
     for native in [true, false] {
-        let patched = injected(&pod, native);
+        let patched = injected(&pod, native, false);
         assert_eq!(patched["spec"]["volumes"].as_array().unwrap().len(), 4);
         assert!(patched["metadata"]["annotations"][INJECT_STATUS].is_string());
     }

@@ -4,10 +4,11 @@
 //! left, also one in the other mode, and touches nothing that is not Tulle's.
 
 use std::io::{ErrorKind, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::rules::{self, CHAINS, TABLE};
 use super::settings::{Family, Mode, Settings};
+use super::tools::Tools;
 
 /// Why rules could not be put in force, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -73,17 +74,17 @@ pub enum ApplyError {
 ///
 /// # Errors
 /// See [`ApplyError`]. After an error a family has its former rules or its new ones, never a part of them.
-pub fn apply(settings: &Settings) -> Result<(), ApplyError> {
+pub fn apply(settings: &Settings, tools: &Tools) -> Result<(), ApplyError> {
     match settings.mode {
         Mode::Nft => {
             let text: String = families(settings).map(|family| rules::script(settings, family)).collect();
-            run("nft", &["-f", "-"], Some(&text))?;
+            run(tools, "nft", &["-f", "-"], Some(&text))?;
         }
         Mode::Iptables => {
             for family in families(settings) {
-                let present = list_nat(family)?;
+                let present = list_nat(family, tools)?;
                 let text = rules::iptables(settings, family, &lines(&present));
-                restore(family, &text)?;
+                restore(family, &text, tools)?;
             }
         }
     }
@@ -93,23 +94,23 @@ pub fn apply(settings: &Settings) -> Result<(), ApplyError> {
         Mode::Iptables => Mode::Nft,
     };
     for family in Family::BOTH {
-        let _ = clear(other, family);
+        let _ = clear(other, family, tools);
     }
     if !settings.ipv6 {
-        let _ = clear(settings.mode, Family::V6);
+        let _ = clear(settings.mode, Family::V6, tools);
     }
-    verify(settings)
+    verify(settings, tools)
 }
 
 /// Reads the rules in force and compares them with `settings`; changes nothing.
 ///
 /// # Errors
 /// [`ApplyError::Differs`] for the first chain that is not as it should be, or why it cannot be read.
-pub fn verify(settings: &Settings) -> Result<(), ApplyError> {
+pub fn verify(settings: &Settings, tools: &Tools) -> Result<(), ApplyError> {
     for family in families(settings) {
         let checked = match settings.mode {
-            Mode::Nft => nft_chains(settings, family)?,
-            Mode::Iptables => iptables_chains(settings, family)?,
+            Mode::Nft => nft_chains(settings, family, tools)?,
+            Mode::Iptables => iptables_chains(settings, family, tools)?,
         };
         for Chain { chain, expected, found } in checked {
             if normal(&expected) != normal(&found) {
@@ -124,11 +125,11 @@ pub fn verify(settings: &Settings) -> Result<(), ApplyError> {
 ///
 /// # Errors
 /// As [`apply`], for the tools of `settings.mode`; of the other mode only what can be removed is.
-pub fn remove(settings: &Settings) -> Result<(), ApplyError> {
+pub fn remove(settings: &Settings, tools: &Tools) -> Result<(), ApplyError> {
     let mut result = Ok(());
     for mode in [Mode::Nft, Mode::Iptables] {
         for family in Family::BOTH {
-            let cleared = clear(mode, family);
+            let cleared = clear(mode, family, tools);
             if mode == settings.mode && (settings.ipv6 || family == Family::V4) {
                 result = result.and(cleared);
             }
@@ -142,19 +143,19 @@ fn families(settings: &Settings) -> impl Iterator<Item = Family> + use<> {
     Family::BOTH.into_iter().filter(move |family| ipv6 || *family == Family::V4)
 }
 
-fn clear(mode: Mode, family: Family) -> Result<(), ApplyError> {
+fn clear(mode: Mode, family: Family, tools: &Tools) -> Result<(), ApplyError> {
     match mode {
         Mode::Nft => {
-            let tables = run("nft", &["list", "tables"], None)?;
+            let tables = run(tools, "nft", &["list", "tables"], None)?;
             let ours = format!("table {} {TABLE}", family.nft());
             if tables.lines().any(|line| line.trim() == ours) {
-                run("nft", &["-f", "-"], Some(&rules::nft_removal(family)))?;
+                run(tools, "nft", &["-f", "-"], Some(&rules::nft_removal(family)))?;
             }
         }
         Mode::Iptables => {
-            let present = list_nat(family)?;
+            let present = list_nat(family, tools)?;
             if let Some(text) = rules::iptables_removal(&lines(&present)) {
-                restore(family, &text)?;
+                restore(family, &text, tools)?;
             }
         }
     }
@@ -168,11 +169,11 @@ struct Chain {
     found: Vec<String>,
 }
 
-fn nft_chains(settings: &Settings, family: Family) -> Result<Vec<Chain>, ApplyError> {
-    let tables = run("nft", &["list", "tables"], None)?;
+fn nft_chains(settings: &Settings, family: Family, tools: &Tools) -> Result<Vec<Chain>, ApplyError> {
+    let tables = run(tools, "nft", &["list", "tables"], None)?;
     let ours = format!("table {} {TABLE}", family.nft());
     let listing = if tables.lines().any(|line| line.trim() == ours) {
-        run("nft", &["list", "table", family.nft(), TABLE], None)?
+        run(tools, "nft", &["list", "table", family.nft(), TABLE], None)?
     } else {
         String::new()
     };
@@ -196,8 +197,8 @@ fn nft_chains(settings: &Settings, family: Family) -> Result<Vec<Chain>, ApplyEr
         .collect())
 }
 
-fn iptables_chains(settings: &Settings, family: Family) -> Result<Vec<Chain>, ApplyError> {
-    let present = list_nat(family)?;
+fn iptables_chains(settings: &Settings, family: Family, tools: &Tools) -> Result<Vec<Chain>, ApplyError> {
+    let present = list_nat(family, tools)?;
     let all = rules::iptables_rules(settings, family);
     let of = |lines: &[&str], chain: &str| {
         let (own, jump) = (format!("-A {chain} "), format!("-j {chain}"));
@@ -228,25 +229,25 @@ fn lines(listing: &str) -> Vec<&str> {
     listing.lines().map(str::trim_end).collect()
 }
 
-fn list_nat(family: Family) -> Result<String, ApplyError> {
+fn list_nat(family: Family, tools: &Tools) -> Result<String, ApplyError> {
     let program = match family {
         Family::V4 => "iptables-save",
         Family::V6 => "ip6tables-save",
     };
-    run(program, &["-t", "nat"], None)
+    run(tools, program, &["-t", "nat"], None)
 }
 
-fn restore(family: Family, text: &str) -> Result<(), ApplyError> {
+fn restore(family: Family, text: &str, tools: &Tools) -> Result<(), ApplyError> {
     let program = match family {
         Family::V4 => "iptables-restore",
         Family::V6 => "ip6tables-restore",
     };
     // Waits up to 5 s for another user of the tables, such as the CNI plug-in.
-    run(program, &["--noflush", "-w", "5"], Some(text)).map(drop)
+    run(tools, program, &["--noflush", "-w", "5"], Some(text)).map(drop)
 }
 
 /// Runs a tool with `input` on its stdin and gives what it printed.
-fn run(program: &'static str, args: &[&str], input: Option<&str>) -> Result<String, ApplyError> {
+fn run(tools: &Tools, program: &'static str, args: &[&str], input: Option<&str>) -> Result<String, ApplyError> {
     let failed = |error: std::io::Error| {
         if error.kind() == ErrorKind::NotFound {
             ApplyError::Missing { program }
@@ -255,7 +256,7 @@ fn run(program: &'static str, args: &[&str], input: Option<&str>) -> Result<Stri
         }
     };
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-    let mut command = Command::new(program);
+    let mut command = tools.command(program);
     // Listings are compared, so no translations.
     command.args(args).env("LC_ALL", "C").stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
@@ -319,7 +320,7 @@ mod tests {
         assert!(permission.to_string().contains("NET_ADMIN"), "{permission}");
         let nat = refusal("iptables-restore", "can't initialize iptables table `nat': Table does not exist".to_owned());
         assert!(nat.to_string().contains("xt_REDIRECT"), "{nat}");
-        let missing = run("tulle-no-such-tool", &[], None).unwrap_err();
+        let missing = run(&Tools::default(), "tulle-no-such-tool", &[], None).unwrap_err();
         assert!(missing.to_string().contains("not installed"), "{missing}");
     }
 

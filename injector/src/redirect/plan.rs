@@ -5,6 +5,8 @@
 //! on the way out), so a workload that dials its own pod address, or a proxy port directly, reaches that socket
 //! unaltered, and nothing can go round in circles.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::settings::{Family, Settings, Span};
@@ -62,6 +64,38 @@ pub(super) enum Verdict {
 impl Plan {
     pub(super) fn new(settings: &Settings, family: Family) -> Self {
         Self { outbound: outbound(settings, family), inbound: inbound(settings) }
+    }
+}
+
+/// One connection, as the rules see it.
+pub(super) struct Packet {
+    pub(super) to: IpAddr,
+    pub(super) port: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mark: u32,
+    pub(super) over_loopback: bool,
+    pub(super) udp: bool,
+}
+
+impl Packet {
+    fn matches(&self, on: Match) -> bool {
+        match on {
+            Match::All => !self.udp,
+            Match::UdpDns => self.udp && self.port == DNS_PORT,
+            Match::TcpDns => !self.udp && self.port == DNS_PORT,
+            Match::ToLoopback => self.over_loopback,
+            Match::Destination(net) => net.contains(&self.to),
+            Match::Port(ports) => !self.udp && (ports.first()..=ports.last()).contains(&self.port),
+            Match::Uid(uids) => (uids.first()..=uids.last()).contains(&self.uid),
+            Match::Gid(gid) => gid == self.gid,
+            Match::Mark(mark) => mark == self.mark,
+        }
+    }
+
+    /// What `rules` do with it.
+    pub(super) fn verdict(&self, rules: &[Rule]) -> Verdict {
+        rules.iter().find(|rule| self.matches(rule.on)).map_or(Verdict::Leave, |rule| rule.verdict)
     }
 }
 
@@ -124,42 +158,11 @@ fn nets(of: &[IpNet], family: Family) -> impl Iterator<Item = Match> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
-
-    /// One connection, as the rules see it.
-    struct Packet {
-        to: IpAddr,
-        port: u16,
-        uid: u32,
-        gid: u32,
-        mark: u32,
-        over_loopback: bool,
-        udp: bool,
-    }
 
     impl Packet {
         fn to(to: &str, port: u16) -> Self {
             Self { to: to.parse().unwrap(), port, uid: 1000, gid: 1000, mark: 0, over_loopback: false, udp: false }
-        }
-
-        fn matches(&self, on: Match) -> bool {
-            match on {
-                Match::All => !self.udp,
-                Match::UdpDns => self.udp && self.port == DNS_PORT,
-                Match::TcpDns => !self.udp && self.port == DNS_PORT,
-                Match::ToLoopback => self.over_loopback,
-                Match::Destination(net) => net.contains(&self.to),
-                Match::Port(ports) => !self.udp && (ports.first()..=ports.last()).contains(&self.port),
-                Match::Uid(uids) => (uids.first()..=uids.last()).contains(&self.uid),
-                Match::Gid(gid) => gid == self.gid,
-                Match::Mark(mark) => mark == self.mark,
-            }
-        }
-
-        fn verdict(&self, rules: &[Rule]) -> Verdict {
-            rules.iter().find(|rule| self.matches(rule.on)).map_or(Verdict::Leave, |rule| rule.verdict)
         }
 
         fn outbound(&self, settings: &Settings) -> Verdict {

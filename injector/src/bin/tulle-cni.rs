@@ -1,0 +1,7 @@
+//! The CNI plugin's program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tulle_injector::cni::cli::main()
+}
