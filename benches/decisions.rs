@@ -87,8 +87,9 @@ fn routes(hosts: usize) -> RouteTable {
         domains: vec![Domain::Exact(format!("host-{at}.shop").into())],
         routes: vec![Route {
             name: "".into(),
-            matcher: Matcher { path: PathMatch::Prefix("/api".into()), headers: Vec::new() },
+            matcher: Matcher { path: PathMatch::Prefix("/api".into()), ..Matcher::default() },
             action: Action::Cluster(ClusterId(0)),
+            changes: None,
             timeout: None,
             retry: RetryPolicy::default(),
         }],

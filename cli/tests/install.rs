@@ -132,7 +132,13 @@ tulle-control-plane cluster core pods: get list watch
 tulle-control-plane cluster core services: get list watch
 tulle-control-plane cluster discovery.k8s.io endpointslices: get list watch
 tulle-control-plane cluster events.k8s.io events: create patch
+tulle-control-plane cluster gateway.networking.k8s.io grpcroutes/status: patch
+tulle-control-plane cluster gateway.networking.k8s.io grpcroutes: get list watch
+tulle-control-plane cluster gateway.networking.k8s.io httproutes/status: patch
+tulle-control-plane cluster gateway.networking.k8s.io httproutes: get list watch
+tulle-control-plane cluster gateway.networking.k8s.io referencegrants: get list watch
 tulle-control-plane cluster rbac.authorization.k8s.io clusterroles tulle-control-plane: get
+tulle-control-plane cluster tulle.io workloads/status: patch
 tulle-control-plane cluster tulle.io workloads: get list watch
 tulle-control-plane tulle-system coordination.k8s.io leases tulle-control-plane: get update
 tulle-control-plane tulle-system coordination.k8s.io leases: create
@@ -209,7 +215,7 @@ fn webhooks_leave_the_cluster_alone() {
             assert!(webhook["clientConfig"]["caBundle"].is_null(), "it is the injector's to set");
         }
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 5);
 }
 
 #[test]

@@ -1,13 +1,16 @@
-//! Messages on Tulle's wires. No logic lives here.
+//! Messages on Tulle's wires, and what both ends must read alike.
 //!
 //! - [`discovery`]: the ADS transport (delta and state-of-the-world), ours because its [`Any`] shares bytes;
 //! - [`envoy`]: Envoy's v3 resource types, from the crate `envoy-types`;
 //! - [`auth`]: the certificate signing service;
 //! - [`own`]: resources and files that are Tulle's own;
 //! - [`type_url`]: the resource types and their make-before-break order;
-//! - [`names`]: resource names and metadata keys both sides agree on.
+//! - [`names`]: resource names and metadata keys both sides agree on;
+//! - [`pattern`], [`fields`]: regular expressions and header fields of routes, as both sides read them.
 
+pub mod fields;
 pub mod names;
+pub mod pattern;
 pub mod type_url;
 
 mod any;

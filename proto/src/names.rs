@@ -16,6 +16,10 @@ pub const INBOUND_PREFIX: &str = "inbound/";
 /// Cluster of the local application, in inbound listeners: this prefix and the port. It needs no resource.
 pub const LOCAL_CLUSTER_PREFIX: &str = "local:";
 
+/// In weighted clusters: the share of requests that are answered with 500, because what they should go to is not there
+/// or may not be used. No cluster has this name.
+pub const NO_CLUSTER: &str = "nowhere";
+
 /// Key of Tulle's `filter_metadata` on endpoints, clusters and in filter chains, and prefix of annotations.
 pub const METADATA: &str = "tulle.io";
 

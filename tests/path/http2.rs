@@ -12,7 +12,7 @@ use tulle_testing::upstream::{Http2Reply, Http2Upstream, Reply, Upstream};
 use crate::mesh;
 
 /// A service whose endpoints speak HTTP/1 only, whatever the client speaks.
-fn publish_http1_only(control: &Control, service: &Service) {
+pub(crate) fn publish_http1_only(control: &Control, service: &Service) {
     use envoy::extensions::upstreams::http::v3::http_protocol_options as options;
     control.publish(service);
     let http1 = options::explicit_http_config::ProtocolConfig::HttpProtocolOptions(Default::default());

@@ -41,6 +41,9 @@ mod http2;
 /// What is tried again, and what never is.
 mod retry;
 
+/// Routes of the Gateway API.
+mod routes;
+
 /// Which endpoint a request goes to.
 mod failover;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::name::{Kind, ObjectRef, Origin};
 use super::problem::Problem;
-use super::{EndpointSlice, Namespace, Service, Workload};
+use super::{EndpointSlice, Grant, Namespace, Route, Service, Workload};
 
 /// One object of a mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     /// A workload instance.
     Workload(Arc<Workload>),
+    /// Where requests to a service go.
+    Route(Arc<Route>),
+    /// Whose routes may use services of another namespace.
+    Grant(Arc<Grant>),
 }
 
 impl Object {
@@ -27,6 +31,8 @@ impl Object {
             Self::Service(o) => (Kind::Service, &o.key),
             Self::EndpointSlice(o) => (Kind::EndpointSlice, &o.key),
             Self::Workload(o) => (Kind::Workload, &o.key),
+            Self::Route(o) => return o.object.clone(),
+            Self::Grant(o) => (Kind::ReferenceGrant, &o.key),
         };
         ObjectRef { kind, key: key.clone() }
     }
@@ -38,6 +44,8 @@ impl Object {
             Self::Service(o) => o.created.as_ref(),
             Self::EndpointSlice(o) => o.created.as_ref(),
             Self::Workload(o) => o.created.as_ref(),
+            Self::Route(o) => o.created.as_ref(),
+            Self::Grant(o) => o.created.as_ref(),
         }
     }
 }

@@ -6,11 +6,13 @@
 pub mod annotations;
 pub mod delta;
 pub mod endpoint;
+pub mod grant;
 pub mod name;
 pub mod namespace;
 pub mod policy;
 pub mod problem;
 pub mod protocol;
+pub mod route;
 pub mod service;
 pub mod workload;
 
@@ -18,10 +20,12 @@ mod values;
 
 pub use delta::{Delta, Object};
 pub use endpoint::{EndpointSlice, Health, Locality};
+pub use grant::Grant;
 pub use name::{Key, Kind, Labels, ObjectRef, Origin, Port};
 pub use namespace::Namespace;
 pub use policy::Policy;
 pub use problem::{Problem, Severity};
 pub use protocol::Protocol;
+pub use route::Route;
 pub use service::Service;
 pub use workload::Workload;

@@ -48,6 +48,12 @@ pub enum Kind {
     EndpointSlice,
     /// `tulle.io/v1alpha1 Workload`.
     Workload,
+    /// `gateway.networking.k8s.io/v1 HTTPRoute`.
+    HttpRoute,
+    /// `gateway.networking.k8s.io/v1 GRPCRoute`.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io/v1 ReferenceGrant`.
+    ReferenceGrant,
 }
 
 impl fmt::Display for Kind {
@@ -57,6 +63,9 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Workload => "Workload",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
         })
     }
 }
@@ -74,7 +83,12 @@ impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Namespace => write!(f, "Namespace {}", self.key.name),
-            Kind::Service | Kind::EndpointSlice | Kind::Workload => write!(f, "{} {}", self.kind, self.key),
+            Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Workload
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::ReferenceGrant => write!(f, "{} {}", self.kind, self.key),
         }
     }
 }

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::mesh::AddressOwner;
+use super::routes::RouteTable;
 use super::store::Change;
 use crate::model::name::selects;
-use crate::model::{EndpointSlice, Key, Labels, Namespace, Object, Policy, Service, Workload};
+use crate::model::service::ServicePort;
+use crate::model::{EndpointSlice, Key, Labels, Namespace, Object, ObjectRef, Policy, Protocol, Service, Workload};
 
 /// A claim to an address; the smallest, so the oldest, has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +32,7 @@ pub(super) struct Index {
     /// Slices by the service they belong to, then by their own name.
     pub(super) slices: BTreeMap<Key, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
     pub(super) claims: HashMap<IpAddr, BTreeSet<Claim>>,
+    pub(super) routes: RouteTable,
     /// Names of workloads by namespace and label.
     labels: HashMap<LabelOf, BTreeSet<Arc<str>>>,
     /// Names of workloads by owner.
@@ -46,6 +49,7 @@ pub(super) struct Dirty {
     pub(super) owners: BTreeSet<Key>,
     pub(super) workloads: BTreeSet<Key>,
     pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) routes: BTreeSet<ObjectRef>,
 }
 
 impl Index {
@@ -93,6 +97,8 @@ impl Index {
                     }
                 }
             }
+            Object::Route(route) => self.routes.take(route),
+            Object::Grant(grant) => self.routes.take_grant(grant),
         }
     }
 
@@ -123,6 +129,8 @@ impl Index {
                     self.labels.entry(at).or_default().insert(key.name.clone());
                 }
             }
+            Object::Route(route) => self.routes.put(route),
+            Object::Grant(grant) => self.routes.put_grant(grant),
         }
     }
 
@@ -135,6 +143,7 @@ impl Index {
                 dirty.addresses.extend(&service.cluster_ips);
                 let selected = self.selected(&service.key.namespace, &service.selector);
                 dirty.owners.extend(selected.map(|workload| owner_of(workload)));
+                self.routes.touch_service(&service.key, dirty);
             }
             Object::EndpointSlice(slice) => {
                 dirty.services.insert(service_of(slice));
@@ -147,15 +156,31 @@ impl Index {
                 let of_slices = workload.addresses.iter().filter_map(|a| self.slice_addresses.get(a));
                 dirty.services.extend(of_slices.flat_map(BTreeMap::keys).cloned());
             }
+            Object::Route(route) => self.routes.touch(route, dirty),
+            Object::Grant(grant) => self.routes.touch_grants(&grant.key.namespace, dirty),
         }
     }
 
     fn touch_namespace(&self, namespace: &Arc<str>, dirty: &mut Dirty) {
         dirty.namespaces.insert(namespace.clone());
-        dirty.services.extend(self.services.get(namespace).into_iter().flatten().map(|(_, s)| s.key.clone()));
+        for service in self.services.get(namespace).into_iter().flat_map(BTreeMap::values) {
+            dirty.services.insert(service.key.clone());
+            // What is spoken at a port may be the namespace's to say.
+            self.routes.touch_service(&service.key, dirty);
+        }
         for workload in self.workloads.get(namespace).into_iter().flat_map(BTreeMap::values) {
             dirty.owners.insert(owner_of(workload));
         }
+    }
+
+    /// The service with this key.
+    pub(super) fn service(&self, key: &Key) -> Option<&Arc<Service>> {
+        self.services.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// What is spoken at a port of a service.
+    pub(super) fn protocol(&self, service: &Service, port: &ServicePort) -> Protocol {
+        service.policy.protocol_of(port.port, port.protocol, &self.policy(&service.key.namespace))
     }
 
     /// The workloads of a namespace that a selector selects, by name.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::index::{Index, owner_of};
 use super::mesh::{Account, Endpoint, InboundPort, InboundView, PortView, ServiceView, Spread};
+use super::routes;
 use crate::model::endpoint::SliceEndpoint;
 use crate::model::policy::FailoverLevel;
 use crate::model::service::{ServicePort, TargetPort};
@@ -23,11 +24,15 @@ pub(super) fn service(index: &Index, service: &Arc<Service>, problems: &mut Vec<
             protocol: service.policy.protocol_of(port.port, port.protocol, &namespace),
             accounts: Arc::new(endpoints.iter().filter_map(|e| e.account.clone()).collect()),
             endpoints: endpoints.into(),
+            routes: routes::bind(index, service, port),
             endpoints_changed: 0,
             accounts_changed: 0,
         }
     };
-    let ports = service.ports.iter().map(port).collect();
+    let ports: Vec<PortView> = service.ports.iter().map(port).collect();
+    for port in &ports {
+        routes::overlaps(service, &port.routes, problems);
+    }
     ServiceView { service: service.clone(), policy, spread, ports, changed: 0, spread_changed: 0 }
 }
 

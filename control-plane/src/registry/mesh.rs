@@ -11,8 +11,9 @@ use std::sync::Arc;
 use tulle_proto::ResourceType;
 
 use super::addresses::Addresses;
+use super::routes::{BoundRoute, RouteView};
 use crate::model::policy::{FailoverLevel, Mtls};
-use crate::model::{Health, Key, Locality, Policy, Port, Problem, Protocol, Service, Workload};
+use crate::model::{Health, Key, Kind, Locality, Policy, Port, Problem, Protocol, Service, Workload};
 
 /// One published state of the mesh.
 #[derive(Clone, Default)]
@@ -37,11 +38,13 @@ pub(crate) struct NamespaceView {
     pub(crate) policy_changed: u64,
     /// By owner.
     pub(crate) inbound: BTreeMap<Arc<str>, Arc<InboundView>>,
+    /// By kind and name.
+    pub(crate) routes: BTreeMap<(Kind, Arc<str>), Arc<RouteView>>,
 }
 
 impl NamespaceView {
     pub(super) fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.workloads.is_empty() && self.inbound.is_empty()
+        self.services.is_empty() && self.workloads.is_empty() && self.inbound.is_empty() && self.routes.is_empty()
     }
 }
 
@@ -73,6 +76,8 @@ pub struct PortView {
     pub endpoints: Arc<[Endpoint]>,
     /// Identities the endpoints have.
     pub accounts: Arc<BTreeSet<Account>>,
+    /// The routes in force, of one kind, the oldest first; without any all requests go to the endpoints.
+    pub routes: Arc<[BoundRoute]>,
     pub(crate) endpoints_changed: u64,
     pub(crate) accounts_changed: u64,
 }
@@ -182,6 +187,11 @@ impl Mesh {
     /// All workloads, by namespace and name.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<WorkloadView>> {
         self.namespaces.values().flat_map(|ns| ns.workloads.values())
+    }
+
+    /// All routes whose parents are services, by namespace, kind and name.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<RouteView>> {
+        self.namespaces.values().flat_map(|ns| ns.routes.values())
     }
 
     /// The service with this key.

@@ -8,6 +8,7 @@ mod index;
 mod merge;
 mod mesh;
 mod names;
+mod routes;
 mod store;
 mod topics;
 mod writer;
@@ -25,6 +26,7 @@ pub use mesh::{
     Account, AddressOwner, Endpoint, InboundPort, InboundView, Mesh, PortView, ServiceView, Spread, WorkloadView,
 };
 pub(crate) use names::{OUTBOUND, POD_PREFIX, Target, target};
+pub use routes::{BoundRoute, Condition, RouteView, Verdict};
 pub(crate) use topics::{Changes, Topic};
 pub(crate) use writer::Writer;
 

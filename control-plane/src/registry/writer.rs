@@ -10,6 +10,7 @@ use super::addresses::AddressEntry;
 use super::index::{Dirty, Index};
 use super::merge;
 use super::mesh::{AddressOwner, InboundView, Mesh, NamespaceView, ServiceView, WorkloadView};
+use super::routes;
 use super::store::{SourceId, Store};
 use super::topics::{Changes, Topic};
 use crate::model::{Delta, Key, Kind, ObjectRef, Problem, Severity};
@@ -26,6 +27,7 @@ pub(crate) struct Writer {
     of_services: BTreeMap<Key, Vec<Problem>>,
     of_owners: BTreeMap<Key, Vec<Problem>>,
     of_addresses: BTreeMap<IpAddr, Vec<Problem>>,
+    of_routes: BTreeMap<ObjectRef, Vec<Problem>>,
     /// What the build under way touches.
     touched: Vec<Topic>,
 }
@@ -72,6 +74,9 @@ impl Writer {
         }
         for address in &dirty.addresses {
             self.build_address(*address);
+        }
+        for route in &dirty.routes {
+            self.build_route(route);
         }
         let index = &self.index;
         self.mesh.namespaces.retain(|name, view| !view.is_empty() || index.namespaces.contains_key(name));
@@ -177,8 +182,26 @@ impl Writer {
         self.mesh.addresses.set(address, owner.map(|owner| AddressEntry { owner, since: version }));
     }
 
+    fn build_route(&mut self, object: &ObjectRef) {
+        let mut problems = Vec::new();
+        let new = self.index.routes.get(object).map(|route| routes::verdicts(&self.index, route, &mut problems));
+        keep(&mut self.of_routes, object, problems);
+        let routes = &mut self.namespace(&object.key.namespace).routes;
+        let at = (object.kind, object.key.name.clone());
+        match new {
+            Some(new) if routes.get(&at).is_some_and(|old| **old == new) => {}
+            Some(new) => {
+                routes.insert(at, Arc::new(new));
+            }
+            None => {
+                routes.remove(&at);
+            }
+        }
+    }
+
     fn problems(&self) -> Vec<Problem> {
         let joined = self.of_services.values().chain(self.of_owners.values()).chain(self.of_addresses.values());
+        let joined = joined.chain(self.of_routes.values());
         let mut problems: Vec<_> = self.reported.values().chain(joined).flatten().cloned().collect();
         for problem in &mut problems {
             if let (None, Some(object)) = (&problem.place, &problem.object) {
@@ -245,7 +268,8 @@ fn date(old: Option<&ServiceView>, new: &mut ServiceView, version: u64, touched:
 
 /// Whether listeners, routes and clusters of the two are made of the same.
 fn same_spec(a: &ServiceView, b: &ServiceView) -> bool {
-    let ports = |view: &ServiceView| view.ports.iter().map(|p| (p.port, p.protocol)).collect::<Vec<_>>();
+    let ports =
+        |view: &ServiceView| view.ports.iter().map(|p| (p.port, p.protocol, p.routes.clone())).collect::<Vec<_>>();
     a.policy == b.policy && a.service.cluster_ips == b.service.cluster_ips && ports(a) == ports(b)
 }
 

@@ -105,13 +105,19 @@ impl Events {
             Kind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
             Kind::Workload if pod => ("", "v1", "Pod"),
             Kind::Workload => ("tulle.io", "v1alpha1", "Workload"),
+            Kind::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
+            Kind::GrpcRoute => ("gateway.networking.k8s.io", "v1", "GRPCRoute"),
+            Kind::ReferenceGrant => ("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = match object.kind {
             Kind::Namespace => Api::all_with(self.client.clone(), &resource),
-            Kind::Service | Kind::EndpointSlice | Kind::Workload => {
-                Api::namespaced_with(self.client.clone(), &object.key.namespace, &resource)
-            }
+            Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Workload
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::ReferenceGrant => Api::namespaced_with(self.client.clone(), &object.key.namespace, &resource),
         };
         let metadata = api.get_metadata(&object.key.name).await?.metadata;
         Ok(ObjectReference {

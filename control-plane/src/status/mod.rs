@@ -1,5 +1,5 @@
-//! What the control plane writes into a cluster: the trust bundle in every namespace, and what is wrong with objects. Of
-//! several replicas the leader writes.
+//! What the control plane writes into a cluster: the trust bundle in every namespace, what is wrong with objects, and the
+//! conditions of routes and Workloads. Of several replicas the leader writes.
 //!
 //! Nothing written here is read by a source, so that a write never makes another.
 
@@ -12,6 +12,9 @@ mod bundles;
 /// Problems, as Events.
 mod events;
 
+/// Conditions in the status of objects.
+mod conditions;
+
 use std::sync::Arc;
 
 use kube::Client;
@@ -20,6 +23,7 @@ use tulle_identity::svid::TrustBundle;
 
 use crate::registry::Mesh;
 use bundles::Bundles;
+use conditions::Conditions;
 use events::Events;
 use lease::Lease;
 
@@ -28,5 +32,6 @@ pub(crate) async fn run(client: Client, mesh: watch::Receiver<Arc<Mesh>>, trust:
     let (leads, leading) = watch::channel(false);
     let lease = Lease::new(client.clone());
     let events = Events::new(client.clone(), leading.clone()).run(mesh.clone());
-    tokio::join!(lease.keep(leads), events, Bundles::new(client, leading).run(mesh, trust));
+    let conditions = Conditions::new(client.clone(), leading.clone()).run(mesh.clone());
+    tokio::join!(lease.keep(leads), events, conditions, Bundles::new(client, leading).run(mesh, trust));
 }

@@ -15,6 +15,7 @@ use super::listener::ListenerInput;
 use super::name::NameInput;
 use super::outbound::{HttpListenerInput, RoutesInput, TcpListenerInput};
 use super::route::RouteInput;
+use super::rules::RulesInput;
 use super::{Scope, cluster, endpoint, listener, route};
 use crate::model::{Health, Key, Policy, Port, Protocol};
 use crate::registry::{Account, Endpoint, Mesh, POD_PREFIX, Spread};
@@ -54,6 +55,8 @@ pub(super) struct Subject {
     pub(super) spread: Spread,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) accounts: Arc<BTreeSet<Account>>,
+    /// Routes of the Gateway API, as this client uses them.
+    pub(super) rules: Option<RulesInput>,
 }
 
 impl Input {
@@ -138,5 +141,6 @@ pub(super) fn pod(mesh: &Mesh, key: &Key, address: SocketAddr) -> Option<Subject
         policy,
         accounts: Arc::new(endpoint.account.iter().cloned().collect()),
         endpoints: [endpoint].into(),
+        rules: None,
     })
 }

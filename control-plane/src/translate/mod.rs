@@ -7,9 +7,11 @@ mod endpoint;
 mod inbound;
 mod input;
 mod listener;
+mod matches;
 mod name;
 mod outbound;
 mod route;
+mod rules;
 mod scope;
 mod secret;
 mod wire;
@@ -80,7 +82,7 @@ impl Translator {
         ports
             .filter_map(|(view, port)| {
                 let name = self.naming.port(&view.service.key, port.port);
-                let input = Input::of(ty, scope, &self.naming, name.clone(), &self.service(mesh, view, port, None))?;
+                let input = Input::of(ty, scope, &self.naming, name.clone(), &self.service(scope, view, port, None))?;
                 Some(self.cache.get(&name, input))
             })
             .collect()
@@ -121,12 +123,12 @@ impl Translator {
                 if let (ClientKind::Envoy, Some(address), false) = (scope.client, by_address, port.protocol.is_http()) {
                     return Some(outbound::tcp_listener(view, port, address, &self.naming));
                 }
-                let subject = self.service(mesh, view, port, by_address.map(|a| a.ip()));
+                let subject = self.service(scope, view, port, by_address.map(|a| a.ip()));
                 Input::of(ty, scope, &self.naming, name.into(), &subject)
             }
             Target::All if name == OUTBOUND && scope.client == ClientKind::Envoy => match ty {
                 ResourceType::Listener => Some(outbound::http_listener(scope)),
-                ResourceType::Route => Some(outbound::routes(mesh, &self.naming)),
+                ResourceType::Route => Some(outbound::routes(mesh, scope, &self.naming)),
                 ResourceType::Secret | ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Name => None,
             },
             Target::All => None,
@@ -134,9 +136,8 @@ impl Translator {
     }
 
     /// What the resources of a service port are about; `address` is the one the client dials, if it named one.
-    fn service(&self, mesh: &Mesh, view: &ServiceView, port: &PortView, address: Option<IpAddr>) -> Subject {
+    fn service(&self, scope: &Scope, view: &ServiceView, port: &PortView, address: Option<IpAddr>) -> Subject {
         let key = &view.service.key;
-        debug_assert!(mesh.service(key).is_some(), "views come from the mesh");
         let address = address.or_else(|| view.service.cluster_ips.first().copied());
         Subject {
             cluster: self.naming.port(key, port.port),
@@ -149,6 +150,7 @@ impl Translator {
             spread: view.spread.clone(),
             endpoints: port.endpoints.clone(),
             accounts: port.accounts.clone(),
+            rules: rules::input(scope, &self.naming, port),
         }
     }
 }

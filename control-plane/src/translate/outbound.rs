@@ -14,7 +14,8 @@ use tulle_proto::envoy::extensions::filters::network::http_connection_manager::v
 
 use super::input::{Input, Naming};
 use super::listener::{manager, tcp_proxy_filter};
-use super::route::{ActionInput, action, virtual_host};
+use super::route::{ActionInput, action, service_host};
+use super::rules::{self, RulesInput};
 use super::scope::{ClientKind, Scope};
 use super::wire;
 use crate::model::Protocol;
@@ -48,6 +49,7 @@ struct HostInput {
     domains: Vec<String>,
     name: Arc<str>,
     action: ActionInput,
+    rules: Option<RulesInput>,
 }
 
 /// Every listener of an Envoy, with its name.
@@ -78,7 +80,7 @@ pub(super) fn tcp_listener(view: &ServiceView, port: &PortView, address: SocketA
     })
 }
 
-pub(super) fn routes(mesh: &Mesh, naming: &Naming) -> Input {
+pub(super) fn routes(mesh: &Mesh, scope: &Scope, naming: &Naming) -> Input {
     let mut taken = BTreeSet::new();
     let hosts = mesh.services().flat_map(|view| {
         let mut ports: Vec<_> = view.ports.iter().filter(|port| port.protocol.is_http()).collect();
@@ -90,6 +92,7 @@ pub(super) fn routes(mesh: &Mesh, naming: &Naming) -> Input {
         domains: domains(view, port, lowest, naming).into_iter().filter(|d| taken.insert(d.clone())).collect(),
         name: naming.port(&view.service.key, port.port),
         action: action(ClientKind::Envoy, naming.port(&view.service.key, port.port), &view.policy),
+        rules: rules::input(scope, naming, port),
     };
     let hosts = hosts.map(host).filter(|host| !host.domains.is_empty()).collect();
     Input::Routes(RoutesInput { hosts })
@@ -147,7 +150,7 @@ impl TcpListenerInput {
 
 impl RoutesInput {
     pub(super) fn build(&self) -> RouteConfiguration {
-        let host = |host: &HostInput| virtual_host(&host.name, host.domains.clone(), host.action.build());
+        let host = |host: &HostInput| service_host(&host.name, host.domains.clone(), &host.action, host.rules.as_ref());
         RouteConfiguration {
             name: OUTBOUND.to_owned(),
             virtual_hosts: self.hosts.iter().map(host).collect(),

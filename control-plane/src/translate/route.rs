@@ -11,6 +11,7 @@ use tulle_proto::envoy::config::route::v3::{
 };
 
 use super::input::Subject;
+use super::rules::RulesInput;
 use super::scope::ClientKind;
 use super::wire;
 use crate::model::Policy;
@@ -21,6 +22,7 @@ use crate::model::policy::{Backoff, RetryOn};
 pub(super) struct RouteInput {
     name: Arc<str>,
     action: ActionInput,
+    rules: Option<RulesInput>,
 }
 
 /// One route's action.
@@ -37,7 +39,7 @@ pub(super) struct ActionInput {
 }
 
 pub(super) fn input(client: ClientKind, name: Arc<str>, subject: &Subject) -> RouteInput {
-    RouteInput { name, action: action(client, subject.cluster.clone(), &subject.policy) }
+    RouteInput { name, action: action(client, subject.cluster.clone(), &subject.policy), rules: subject.rules.clone() }
 }
 
 pub(super) fn action(client: ClientKind, cluster: Arc<str>, policy: &Policy) -> ActionInput {
@@ -57,13 +59,19 @@ impl RouteInput {
     pub(super) fn build(&self) -> RouteConfiguration {
         RouteConfiguration {
             name: self.name.to_string(),
-            virtual_hosts: vec![virtual_host(&self.name, vec!["*".to_owned()], self.action.build())],
+            virtual_hosts: vec![service_host(&self.name, vec!["*".to_owned()], &self.action, self.rules.as_ref())],
             ..RouteConfiguration::default()
         }
     }
 }
 
 impl ActionInput {
+    /// The same with limits of a rule, where it has any.
+    pub(super) fn within(&self, timeout: Option<Duration>, try_timeout: Option<Duration>) -> Self {
+        let try_timeout = try_timeout.or(self.per_try_timeout).filter(|timeout| !timeout.is_zero());
+        Self { timeout: timeout.or(self.timeout), per_try_timeout: try_timeout, ..self.clone() }
+    }
+
     pub(super) fn build(&self) -> RouteAction {
         let limit = self.timeout.filter(|timeout| !timeout.is_zero());
         // A gRPC client takes its limit from here and refuses a policy of no retries (gRFC A44).
@@ -133,6 +141,21 @@ pub(super) fn plain_route(cluster: &str) -> RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         timeout: Some(wire::duration(Duration::ZERO)),
         ..RouteAction::default()
+    }
+}
+
+/// The virtual host of a service port: its rules, or without any one route for everything.
+pub(super) fn service_host(
+    name: &str,
+    domains: Vec<String>,
+    action: &ActionInput,
+    rules: Option<&RulesInput>,
+) -> VirtualHost {
+    match rules {
+        None => virtual_host(name, domains, action.build()),
+        Some(rules) => {
+            VirtualHost { name: name.to_owned(), domains, routes: rules.build(action), ..VirtualHost::default() }
+        }
     }
 }
 

@@ -174,8 +174,10 @@ fn snapshot() -> Snapshot {
                 value: ValueMatch::Exact("yes".into()),
                 invert: false,
             }],
+            query: Vec::new(),
         },
-        action: Action::Weighted { clusters: vec![(ClusterId(0), 3)], total: 3 },
+        action: Action::Weighted { clusters: vec![(Some(ClusterId(0)), 3)], total: 3 },
+        changes: None,
         timeout: Some(Duration::from_millis(1500)),
         retry: RetryPolicy::default(),
     };

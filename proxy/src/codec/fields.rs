@@ -132,6 +132,32 @@ mod tests {
     }
 
     #[test]
+    fn routes_may_change_what_is_the_applications_alone() {
+        let names = [
+            "connection",
+            "Content-Length",
+            "host",
+            "keep-alive",
+            "te",
+            "upgrade",
+            "transfer-encoding",
+            "expect",
+            "tulle-x",
+            "http2-settings",
+            "proxy-connection",
+            "x-envoy-x",
+            "l5d-x",
+            PEER_HEADER,
+            REASON_HEADER,
+            "cookie",
+            "x-user",
+        ];
+        for name in names {
+            assert_eq!(tulle_proto::fields::is_changeable(name), role(name.as_bytes()) == Role::End, "{name}");
+        }
+    }
+
+    #[test]
     fn authorities() {
         for good in ["a", "a.test:80", "[::1]", "[fd00::1]:8080", "a_b", "10.0.0.1:1", "a:"] {
             assert!(is_authority(good.as_bytes()), "{good}");

@@ -1,9 +1,12 @@
 //! Message heads of either version behind one face: what the rest of the proxy reads of a request or reply.
 
+use std::borrow::Cow;
+
 use http::{request, response};
 
 use super::fields::{self, Role};
 use super::h1::parse;
+use crate::config::changes::{Changes, FieldChanges};
 
 /// The head of a request.
 #[derive(Debug)]
@@ -141,9 +144,37 @@ pub(crate) struct Edit<'e> {
     pub(crate) peer: Option<&'e str>,
     /// Keep the fields that proxies set on replies: the sender is a proxy of the mesh.
     pub(crate) keep_ours: bool,
+    /// What the request's route changes; none by most.
+    pub(crate) route: Option<&'e Rewritten<'e>>,
+    /// The head goes back to the downstream: what the route says of replies counts.
+    pub(crate) back: bool,
 }
 
-impl Edit<'_> {
+/// What a route makes of one request.
+#[derive(Debug)]
+pub(crate) struct Rewritten<'r> {
+    /// What it changes.
+    pub(crate) changes: &'r Changes,
+    /// Path and query instead of the received ones.
+    pub(crate) path: Option<Cow<'r, str>>,
+}
+
+impl<'e> Edit<'e> {
+    /// The host that the route names instead of the received one.
+    pub(crate) fn host(&self) -> Option<&'e str> {
+        self.route?.changes.host.as_deref()
+    }
+
+    /// Path and query that the route names instead of the received ones.
+    pub(crate) fn path(&self) -> Option<&'e str> {
+        self.route?.path.as_deref()
+    }
+
+    /// What the route changes of the fields.
+    pub(crate) fn fields(&self) -> Option<&'e FieldChanges> {
+        self.route.map(|route| if self.back { &route.changes.reply } else { &route.changes.request })
+    }
+
     /// Whether a field of this role is passed on unchanged. Framing and host are written by the encoders.
     pub(crate) const fn passes(&self, role: Role) -> bool {
         match role {
@@ -159,6 +190,16 @@ impl Edit<'_> {
             | Role::Identity => false,
         }
     }
+
+    /// Whether a route drops the field of this name, in any case.
+    pub(crate) fn drops(&self, name: &[u8]) -> bool {
+        self.fields().is_some_and(|changes| changes.drops(name))
+    }
+
+    /// The fields that a route writes.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &'e (http::HeaderName, http::HeaderValue)> + use<'e> {
+        self.fields().into_iter().flat_map(FieldChanges::written)
+    }
 }
 
 /// The fields of an HTTP/2 head that `edit` passes and HTTP/1 can say.
@@ -166,7 +207,8 @@ pub(crate) fn passed<'h>(
     headers: &'h http::HeaderMap,
     edit: Edit<'h>,
 ) -> impl Iterator<Item = (&'h http::HeaderName, &'h http::HeaderValue)> {
-    headers
-        .iter()
-        .filter(move |(name, _)| edit.passes(fields::role(name.as_str().as_bytes())) && fields::is_token(name))
+    headers.iter().filter(move |(name, _)| {
+        let bytes = name.as_str().as_bytes();
+        edit.passes(fields::role(bytes)) && fields::is_token(name) && !edit.drops(bytes)
+    })
 }

@@ -105,16 +105,26 @@ impl<'c> Reply<'c> {
             extra.push(("grpc-status", number));
             extra.push(("grpc-message", reason));
         }
+        self.short(shown, &extra).await;
+    }
+
+    /// Sends the client elsewhere.
+    pub(crate) async fn redirect(&mut self, status: u16, location: &str, proxy: &str) {
+        self.short(status, &[("location", location), (REASON_HEADER, "route"), (PROXY_HEADER, proxy)]).await;
+    }
+
+    /// A reply of these fields, without a body.
+    async fn short(&mut self, status: u16, extra: &[(&'static str, &str)]) {
         match self {
             Self::H1(reply) => {
                 let mut out = buffer::take();
-                write::own(shown, &extra, 0, reply.close, &mut out);
+                write::own(status, extra, 0, reply.close, &mut out);
                 // A downstream that has left does not want to hear it.
                 let _ = reply.duplex.write_all(&out).await;
                 buffer::give(out);
             }
             Self::H2(reply) => {
-                let _ = reply.own(shown, &extra);
+                let _ = reply.own(status, extra);
             }
         }
     }

@@ -9,6 +9,9 @@ pub mod endpoint;
 /// Destinations: balancing, limits, timeouts.
 pub mod cluster;
 
+/// What routes change of requests and replies.
+pub mod changes;
+
 /// HTTP routes of a listener.
 pub mod route;
 

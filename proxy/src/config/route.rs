@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ClusterId;
+use super::changes::{Changes, Pattern, Redirect};
 
 /// All routes of a listener, by host. Made by [`RouteTable::new`] and not changed afterwards.
 #[derive(Debug, Default)]
@@ -143,6 +144,8 @@ pub struct Route {
     pub matcher: Matcher,
     /// Where they go.
     pub action: Action,
+    /// What is changed on their way there and back, if anything is.
+    pub changes: Option<Box<Changes>>,
     /// Longest time from the end of the request's head to the end of the reply; none by default.
     pub timeout: Option<Duration>,
     /// When to try again.
@@ -156,6 +159,8 @@ pub struct Matcher {
     pub path: PathMatch,
     /// Conditions on header fields; names are lower case. The pseudo-header `:method` stands for the method.
     pub headers: Vec<HeaderMatch>,
+    /// Conditions on parameters of the query, by their names as sent.
+    pub query: Vec<QueryMatch>,
 }
 
 /// A condition on the path.
@@ -170,6 +175,8 @@ pub enum PathMatch {
     Prefix(Box<str>),
     /// Begins with these whole segments (Gateway API `PathPrefix`).
     Segments(Box<str>),
+    /// All of it is described by this.
+    Regex(Pattern),
 }
 
 /// A condition on one header field.
@@ -181,6 +188,15 @@ pub struct HeaderMatch {
     pub value: ValueMatch,
     /// Turns the condition round.
     pub invert: bool,
+}
+
+/// A condition on one parameter of the query. Of several with one name the first counts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// Name, as sent.
+    pub name: Box<str>,
+    /// What its value must be, as sent.
+    pub value: ValueMatch,
 }
 
 /// A condition on a value.
@@ -196,6 +212,8 @@ pub enum ValueMatch {
     Suffix(Box<str>),
     /// Contains this.
     Contains(Box<str>),
+    /// All of it is described by this.
+    Regex(Pattern),
 }
 
 /// Where requests go.
@@ -205,8 +223,8 @@ pub enum Action {
     Cluster(ClusterId),
     /// To one of several, at random by weight; the weights sum to `total`, which is not 0.
     Weighted {
-        /// Clusters and weights.
-        clusters: Vec<(ClusterId, u32)>,
+        /// Clusters and weights; without a cluster: answered here with 500.
+        clusters: Vec<(Option<ClusterId>, u32)>,
         /// Sum of the weights.
         total: u32,
     },
@@ -214,6 +232,8 @@ pub enum Action {
     Local,
     /// Answered here with this status.
     Respond(u16),
+    /// Answered here with another address.
+    Redirect(Box<Redirect>),
 }
 
 /// When a request is tried again, and how often.

@@ -20,7 +20,7 @@ use crate::codec::h1::parse::{self, Framing};
 use crate::codec::h1::write;
 use crate::codec::h2::H2Error;
 use crate::codec::h2::client::{Incoming, ReplyReader};
-use crate::codec::head::{Edit, RequestHead, ResponseHead};
+use crate::codec::head::{Edit, RequestHead, ResponseHead, Rewritten};
 use crate::codec::reply::Reply;
 use crate::config::cluster::HttpVersion;
 use crate::config::route::RetryPolicy;
@@ -37,6 +37,8 @@ pub(super) struct Attempt<'a> {
     pub(super) cx: &'a Context<'a>,
     pub(super) cluster: &'a Rc<ClusterState>,
     pub(super) retry: &'a RetryPolicy,
+    /// What the route changes.
+    pub(super) route: Option<&'a Rewritten<'a>>,
     pub(super) head: &'a RequestHead,
     /// An idle connection turned out to be closed: none of the others is tried.
     pub(super) fresh: bool,
@@ -93,17 +95,17 @@ impl<'a> Attempt<'a> {
     }
 
     fn edit(&self) -> Edit<'a> {
-        Edit { peer: self.cx.peer_header, keep_ours: false }
+        Edit { peer: self.cx.peer_header, route: self.route, ..Edit::default() }
     }
 
     /// Replies of a mesh peer may say that its proxy made them; those of an application may not.
-    fn reply_edit(&self, endpoint: &EndpointState) -> Edit<'static> {
+    fn reply_edit(&self, endpoint: &EndpointState) -> Edit<'a> {
         let from_proxy = self.cx.direction == Direction::Outbound && endpoint.config.identity.is_some();
-        Edit { peer: None, keep_ours: from_proxy }
+        Edit { keep_ours: from_proxy, route: self.route, back: true, ..Edit::default() }
     }
 
     async fn h1(
-        self,
+        &self,
         endpoint: &EndpointState,
         body: &mut BodyIn<'_>,
         reply: &mut Reply<'_>,
@@ -134,7 +136,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn h2(
-        self,
+        &self,
         endpoint: &EndpointState,
         body: &mut BodyIn<'_>,
         reply: &mut Reply<'_>,
@@ -171,7 +173,7 @@ impl<'a> Attempt<'a> {
 
     /// Polls the request's side and the reply's side together until the reply is over.
     async fn exchange(
-        self,
+        &self,
         body: &mut BodyIn<'_>,
         to: &mut BodyOut<'_>,
         sent: &Cell<bool>,
@@ -208,7 +210,7 @@ impl<'a> Attempt<'a> {
 
     /// Waits until nothing of a reply has come for a while, for a downstream that sends no more. It may have ended only
     /// its own direction and wait for the reply, or be gone altogether: the next bytes written to it would tell.
-    async fn deserted(self) {
+    async fn deserted(&self) {
         loop {
             let received = self.progress.received.bytes.get();
             tokio::time::sleep(HALF_CLOSED).await;
@@ -220,7 +222,7 @@ impl<'a> Attempt<'a> {
 
     /// Deals with a final head: decides on another attempt, or starts the reply and passes the body on.
     async fn answer(
-        self,
+        &self,
         endpoint: &EndpointState,
         head: ResponseHead,
         mut from: BodyIn<'_>,
@@ -244,7 +246,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn pass(
-        self,
+        &self,
         head: ResponseHead,
         from: &mut BodyIn<'_>,
         reply: &mut Reply<'_>,
@@ -309,7 +311,7 @@ enum Finish {
 
 /// The reply's side of an exchange over HTTP/1.
 struct H1Incoming<'c> {
-    attempt: Attempt<'c>,
+    attempt: &'c Attempt<'c>,
     reader: HeadReader<'c>,
     reused: bool,
     sent: &'c Cell<bool>,
@@ -384,7 +386,7 @@ impl H1Incoming<'_> {
 
 /// The reply's side of an exchange over HTTP/2.
 struct H2Incoming<'c> {
-    attempt: Attempt<'c>,
+    attempt: &'c Attempt<'c>,
     reader: ReplyReader,
     lease: &'c H2Lease,
 }

@@ -25,11 +25,12 @@ use crate::base::addr::Downstream;
 use crate::base::failure::{Failure, Reason, Retry};
 use crate::codec::body::{BodyIn, Relayed};
 use crate::codec::h2::ResetCode;
-use crate::codec::head::RequestHead;
+use crate::codec::head::{RequestHead, Rewritten};
 use crate::codec::reply::Reply;
-use crate::config::route::{Action, RetryPolicy, RouteTable};
+use crate::config::changes::{Changes, Redirect};
+use crate::config::route::{RetryPolicy, RouteTable};
 use crate::pool::H1Lease;
-use crate::route::{self, RequestView};
+use crate::route::{self, RequestView, Verdict};
 use crate::telemetry::counters::RequestSeries;
 use crate::telemetry::labels::{Direction, Party};
 use crate::view::{ClusterState, EndpointState, View};
@@ -120,6 +121,7 @@ struct Decision<'v> {
     cluster: &'v Rc<ClusterState>,
     retry: &'v RetryPolicy,
     timeout: Option<Duration>,
+    changes: Option<&'v Changes>,
     route: Arc<str>,
 }
 
@@ -143,8 +145,13 @@ pub(crate) async fn request(
         }
         Err(Refused::Failure(reason)) => Err(Stop::Failed((*reason).into())),
         Err(Refused::Status(status)) => {
-            progress.status.set(*status);
-            reply.own(*status, None, "route", cx.direction.as_str()).await;
+            respond(cx, *status, head, reply, &progress).await;
+            Ok(Attempted::Complete)
+        }
+        Err(Refused::Redirect(redirect)) => {
+            progress.status.set(redirect.status);
+            let location = redirect.location(head.authority(), head.path());
+            reply.redirect(redirect.status, &location, cx.direction.as_str()).await;
             Ok(Attempted::Complete)
         }
     };
@@ -153,9 +160,20 @@ pub(crate) async fn request(
     end
 }
 
-enum Refused {
+enum Refused<'v> {
     Failure(Reason),
     Status(u16),
+    Redirect(&'v Redirect),
+}
+
+/// Answers as a route says, in the terms of gRPC where these are spoken.
+async fn respond(cx: &Context<'_>, status: u16, head: &RequestHead, reply: &mut Reply<'_>, progress: &Progress) {
+    // Source: the gRPC protocol's mapping of HTTP statuses; what a route cannot serve is unavailable (Gateway API,
+    // `GRPCRouteRule.backendRefs`).
+    let grpc = head.is_grpc().then_some(if status == 404 { 12 } else { 14 });
+    progress.status.set(if grpc.is_some() { 200 } else { status });
+    progress.grpc_status.set(grpc);
+    reply.own(status, grpc, "route", cx.direction.as_str()).await;
 }
 
 fn decide<'v>(
@@ -164,24 +182,26 @@ fn decide<'v>(
     target: &'v Target<'_>,
     head: &RequestHead,
     local: &'v RetryPolicy,
-) -> Result<Decision<'v>, Refused> {
+) -> Result<Decision<'v>, Refused<'v>> {
     let table = match target {
         Target::Routes(table) => table,
         Target::Local(cluster) => {
             let route = Arc::clone(&cluster.config.name);
-            return Ok(Decision { cluster, retry: local, timeout: None, route });
+            return Ok(Decision { cluster, retry: local, timeout: None, changes: None, route });
         }
         Target::Unknown if cx.worker.untold(view) => return Err(Refused::Failure(Reason::NoConfig)),
         Target::Unknown => return Err(Refused::Failure(Reason::UnknownDestination)),
     };
     let route = route::decide(table, &Asked(head)).ok_or(Refused::Failure(Reason::NoRoute))?;
-    if let Action::Respond(status) = route.action {
-        return Err(Refused::Status(status));
-    }
-    let random = rand::Rng::next_u32(&mut *cx.worker.rng.borrow_mut());
-    let id = route::cluster(&route.action, random).ok_or(Refused::Failure(Reason::NoRoute))?;
+    let id = match route::verdict(&route.action, || rand::Rng::next_u32(&mut *cx.worker.rng.borrow_mut())) {
+        Verdict::Cluster(id) => id,
+        Verdict::Local => return Err(Refused::Failure(Reason::NoRoute)),
+        Verdict::Respond(status) => return Err(Refused::Status(status)),
+        Verdict::Redirect(redirect) => return Err(Refused::Redirect(redirect)),
+    };
     let cluster = view.cluster(id).ok_or(Refused::Failure(Reason::NoRoute))?;
-    Ok(Decision { cluster, retry: &route.retry, timeout: route.timeout, route: Arc::clone(&route.name) })
+    let (timeout, changes) = (route.timeout, route.changes.as_deref());
+    Ok(Decision { cluster, retry: &route.retry, timeout, changes, route: Arc::clone(&route.name) })
 }
 
 /// A request as routes look at it.
@@ -217,10 +237,15 @@ async fn send(
     let live = &decision.cluster.live;
     let _counted = InFlight::new(cx, decision.cluster)?;
     retry::earn(live, &decision.cluster.config.budget, cx.worker.settings.workers);
+    let rewritten = decision
+        .changes
+        .map(|changes| Rewritten { changes, path: changes.path.as_ref().map(|path| path.apply(head.path())) });
     let mut tried = smallvec::SmallVec::<[usize; 4]>::new();
     let mut fresh = false;
     loop {
-        let attempt = attempt::Attempt { cx, cluster: decision.cluster, retry: decision.retry, head, fresh, progress };
+        let Decision { cluster, retry, .. } = *decision;
+        let route = rewritten.as_ref();
+        let attempt = attempt::Attempt { cx, cluster, retry, route, head, fresh, progress };
         let last = progress.attempts.get() >= decision.retry.limit;
         let stop = match attempt.run(body, reply, &mut tried, last).await {
             Ok(done) => {

@@ -1,11 +1,13 @@
-//! The conditions of one route: path, method and header fields. All must hold.
+//! The conditions of one route: path, method, header fields and query. All must hold.
 
 use super::RequestView;
-use crate::config::route::{HeaderMatch, Matcher, PathMatch, ValueMatch};
+use crate::config::route::{HeaderMatch, Matcher, PathMatch, QueryMatch, ValueMatch};
 
 /// Whether every condition holds.
 pub(super) fn matches(matcher: &Matcher, request: &impl RequestView) -> bool {
-    path(&matcher.path, request.path()) && matcher.headers.iter().all(|header| field(header, request))
+    path(&matcher.path, request.path())
+        && matcher.headers.iter().all(|header| field(header, request))
+        && matcher.query.iter().all(|condition| parameter(condition, request.path()))
 }
 
 fn path(condition: &PathMatch, target: &str) -> bool {
@@ -22,6 +24,7 @@ fn path(condition: &PathMatch, target: &str) -> bool {
             let segments = segments.strip_suffix('/').unwrap_or(segments);
             path.strip_prefix(segments).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
+        PathMatch::Regex(pattern) => pattern.holds(path.as_bytes()),
     }
 }
 
@@ -37,14 +40,26 @@ fn field(condition: &HeaderMatch, request: &impl RequestView) -> bool {
     let Some(value) = value else {
         return condition.value == ValueMatch::Present && condition.invert;
     };
-    let holds = match &condition.value {
+    holds(&condition.value, value) != condition.invert
+}
+
+/// A parameter of the query as it was sent: the first with this name.
+fn parameter(condition: &QueryMatch, target: &str) -> bool {
+    let Some((_, query)) = target.split_once('?') else { return false };
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let found = pairs.find(|(name, _)| *name == &*condition.name);
+    found.is_some_and(|(_, value)| holds(&condition.value, value.as_bytes()))
+}
+
+fn holds(condition: &ValueMatch, value: &[u8]) -> bool {
+    match condition {
         ValueMatch::Present => true,
         ValueMatch::Exact(text) => value == text.as_bytes(),
         ValueMatch::Prefix(text) => value.starts_with(text.as_bytes()),
         ValueMatch::Suffix(text) => value.ends_with(text.as_bytes()),
         ValueMatch::Contains(text) => contains(value, text.as_bytes()),
-    };
-    holds != condition.invert
+        ValueMatch::Regex(pattern) => pattern.holds(value),
+    }
 }
 
 fn contains(value: &[u8], text: &[u8]) -> bool {

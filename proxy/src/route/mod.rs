@@ -10,6 +10,7 @@ mod host;
 mod matcher;
 
 use crate::config::ClusterId;
+use crate::config::changes::Redirect;
 use crate::config::route::{Action, Route, RouteTable};
 
 /// What of a request routes may look at, in the form that is also sent upstream.
@@ -30,29 +31,52 @@ pub fn decide<'t>(table: &'t RouteTable, request: &impl RequestView) -> Option<&
     host.routes.iter().find(|route| matcher::matches(&route.matcher, request))
 }
 
-/// The cluster of an action that has one. `random` decides between weighted clusters; it is uniform over `u32`.
-pub fn cluster(action: &Action, random: u32) -> Option<ClusterId> {
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict<'t> {
+    /// It goes to this cluster.
+    Cluster(ClusterId),
+    /// It goes to the local application.
+    Local,
+    /// It is answered with this status.
+    Respond(u16),
+    /// Its client is sent elsewhere.
+    Redirect(&'t Redirect),
+}
+
+/// The verdict of an action. `random` decides between weighted clusters; it is uniform over `u32`.
+pub fn verdict(action: &Action, random: impl FnOnce() -> u32) -> Verdict<'_> {
     match action {
-        Action::Cluster(id) => Some(*id),
+        Action::Cluster(id) => Verdict::Cluster(*id),
         Action::Weighted { clusters, total } => {
             // Multiply and shift instead of modulo: as even, without a division.
-            let mut point = ((u64::from(random) * u64::from(*total)) >> 32) as u32;
-            clusters.iter().find_map(|(id, weight)| match point.checked_sub(*weight) {
+            let mut point = ((u64::from(random()) * u64::from(*total)) >> 32) as u32;
+            let picked = clusters.iter().find(|(_, weight)| match point.checked_sub(*weight) {
                 Some(rest) => {
                     point = rest;
-                    None
+                    false
                 }
-                None => Some(*id),
-            })
+                None => true,
+            });
+            picked.and_then(|(id, _)| *id).map_or(Verdict::Respond(NOWHERE), Verdict::Cluster)
         }
-        Action::Local | Action::Respond(_) => None,
+        Action::Local => Verdict::Local,
+        Action::Respond(status) => Verdict::Respond(*status),
+        Action::Redirect(redirect) => Verdict::Redirect(redirect),
     }
 }
+
+/// Status of a share of requests that goes nowhere.
+/// Source: Gateway API, `HTTPRouteRule.backendRefs`.
+const NOWHERE: u16 = 500;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::route::{Domain, HeaderMatch, Matcher, PathMatch, RetryPolicy, ValueMatch, VirtualHost};
+    use crate::config::changes::Pattern;
+    use crate::config::route::{
+        Domain, HeaderMatch, Matcher, PathMatch, QueryMatch, RetryPolicy, ValueMatch, VirtualHost,
+    };
 
     #[derive(Default)]
     struct Request {
@@ -86,6 +110,7 @@ mod tests {
             name: name.into(),
             matcher,
             action: Action::Cluster(ClusterId(0)),
+            changes: None,
             timeout: None,
             retry: RetryPolicy::default(),
         }
@@ -167,7 +192,7 @@ mod tests {
     #[test]
     fn paths() {
         let matches = |path: PathMatch, target: &'static str| {
-            matcher::matches(&Matcher { path, headers: Vec::new() }, &get("a", target))
+            matcher::matches(&Matcher { path, ..Matcher::default() }, &get("a", target))
         };
         assert!(matches(PathMatch::Any, "*"));
         assert!(matches(PathMatch::Exact("/a".into()), "/a?q=/b"));
@@ -188,7 +213,7 @@ mod tests {
         let request = Request { headers: vec![("x-a", "one two"), ("x-empty", "")], ..get("a", "/") };
         let matches = |name: &str, value: ValueMatch, invert: bool| {
             let headers = vec![HeaderMatch { name: name.into(), value, invert }];
-            matcher::matches(&Matcher { path: PathMatch::Any, headers }, &request)
+            matcher::matches(&Matcher { path: PathMatch::Any, headers, query: Vec::new() }, &request)
         };
         assert!(matches("x-a", ValueMatch::Present, false));
         assert!(matches("x-empty", ValueMatch::Present, false));
@@ -212,7 +237,7 @@ mod tests {
     #[test]
     fn first_matching_route_wins_and_a_host_does_not_fall_through() {
         let mut one = host("one", &[exact("one")]);
-        let path = |p: &str| Matcher { path: PathMatch::Prefix(p.into()), headers: Vec::new() };
+        let path = |p: &str| Matcher { path: PathMatch::Prefix(p.into()), ..Matcher::default() };
         one.routes = vec![route("long", path("/a/b")), route("short", path("/a"))];
         let table = RouteTable::new("t".into(), vec![host("any", &[Domain::Any]), one]);
         let name = |path| decide(&table, &get("one", path)).map(|r| &*r.name);
@@ -222,18 +247,48 @@ mod tests {
     }
 
     #[test]
+    fn parameters_of_the_query() {
+        let matches = |name: &str, value: ValueMatch, target: &'static str| {
+            let query = vec![QueryMatch { name: name.into(), value }];
+            matcher::matches(&Matcher { query, ..Matcher::default() }, &get("a", target))
+        };
+        assert!(matches("v", ValueMatch::Exact("2".into()), "/?a=1&v=2"));
+        assert!(matches("v", ValueMatch::Exact("".into()), "/?v"));
+        assert!(matches("v", ValueMatch::Present, "/?v="));
+        assert!(!matches("v", ValueMatch::Exact("2".into()), "/?v=1&v=2"), "the first counts");
+        assert!(!matches("v", ValueMatch::Exact("2".into()), "/v=2"));
+        assert!(!matches("v", ValueMatch::Present, "/?vv=2"));
+    }
+
+    #[test]
+    fn expressions_describe_the_whole() {
+        let pattern = || Pattern::new("/v[12]/.*", tulle_proto::pattern::whole("/v[12]/.*").unwrap());
+        let path = |target| {
+            matcher::matches(&Matcher { path: PathMatch::Regex(pattern()), ..Matcher::default() }, &get("a", target))
+        };
+        assert!(path("/v1/x?y") && !path("/v3/x") && !path("/a/v1/x"));
+        let request = Request { headers: vec![("x-a", "/v1/")], ..get("a", "/") };
+        let headers = vec![HeaderMatch { name: "x-a".into(), value: ValueMatch::Regex(pattern()), invert: false }];
+        assert!(matcher::matches(&Matcher { headers, ..Matcher::default() }, &request));
+    }
+
+    #[test]
     fn weights_share_exactly() {
-        let clusters = vec![(ClusterId(1), 1), (ClusterId(2), 0), (ClusterId(3), 3)];
-        let action = Action::Weighted { clusters, total: 4 };
+        let clusters = vec![(Some(ClusterId(1)), 1), (Some(ClusterId(2)), 0), (Some(ClusterId(3)), 3), (None, 4)];
+        let action = Action::Weighted { clusters, total: 8 };
         let mut counts = [0; 4];
-        for step in 0..4_000_u32 {
-            let id = cluster(&action, step * (u32::MAX / 4_000)).unwrap();
-            counts[id.0 as usize] += 1;
+        for step in 0..8_000_u32 {
+            match verdict(&action, || step * (u32::MAX / 8_000)) {
+                Verdict::Cluster(id) => counts[id.0 as usize] += 1,
+                Verdict::Respond(500) => counts[0] += 1,
+                other => panic!("{other:?}"),
+            }
         }
         assert_eq!(counts[2], 0);
-        assert!((990..=1_010).contains(&counts[1]), "{counts:?}");
-        assert_eq!(cluster(&action, u32::MAX), Some(ClusterId(3)));
-        assert_eq!(cluster(&Action::Local, 0), None);
-        assert_eq!(cluster(&Action::Cluster(ClusterId(9)), 5), Some(ClusterId(9)));
+        for (got, wanted) in [(counts[0], 4_000), (counts[1], 1_000), (counts[3], 3_000)] {
+            assert!((wanted - 10..=wanted + 10).contains(&got), "{counts:?}");
+        }
+        assert!(matches!(verdict(&Action::Cluster(ClusterId(9)), || 5), Verdict::Cluster(ClusterId(9))));
+        assert!(matches!(verdict(&Action::Local, || 0), Verdict::Local));
     }
 }

@@ -127,6 +127,13 @@ impl Document<'_> {
             ("v1", "Namespace") => object::namespace(&at, &self.parse()?, last),
             ("discovery.k8s.io/v1", "EndpointSlice") => object::endpoint_slice(&at, &self.parse()?),
             ("tulle.io/v1alpha1", "Workload") => object::workload(&at, &self.parse()?),
+            ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => {
+                object::http_route(&at, &self.parse()?, last)
+            }
+            ("gateway.networking.k8s.io/v1", "GRPCRoute") => object::grpc_route(&at, &self.parse()?, last),
+            ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => {
+                object::grant(&at, &self.parse()?)
+            }
             ("v1", "List") => Err(Problem::file(self.place(&kind.at), "a List within a List is not read")),
             _ if group == "tulle.io" => {
                 let reason = format!("there is no {api_version} {} in this version of Tulle", *kind);

@@ -87,7 +87,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
 
 impl KubeSource {
     /// How many sinks [`Self::start`] takes.
-    pub const SOURCES: usize = 5;
+    pub const SOURCES: usize = 8;
 
     /// Starts to watch. Each sink gets the whole set of its kind first.
     pub fn start<S: Sink>(client: &Client, sinks: Vec<S>) -> Self {
@@ -103,6 +103,9 @@ impl KubeSource {
         run(|client, sink| Box::pin(objects::run(client, sink, Need::Always, Objects::service())));
         run(|client, sink| Box::pin(objects::run(client, sink, Need::Always, Objects::endpoint_slice())));
         run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::workload())));
+        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::http_route())));
+        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::grpc_route())));
+        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::grant())));
         run(|client, sink| Box::pin(pods::run(client, sink, Pods::default())));
         Self { _tasks: tasks }
     }

@@ -1,4 +1,4 @@
-//! Kinds whose objects become an object of the mesh each: namespaces, services, slices, workloads.
+//! Kinds whose objects become an object of the mesh each: namespaces, services, slices, workloads, routes, grants.
 
 use kube::Client;
 use kube::runtime::watcher::Event;
@@ -10,11 +10,15 @@ use super::{Sink, origin, problem};
 use crate::model::delta::Item;
 use crate::model::{Delta, Kind, Object, ObjectRef, Problem, Severity};
 use crate::source::object::{
-    self, At, Converted, EndpointSliceManifest, LastGood, NamespaceManifest, ServiceManifest, WorkloadManifest,
+    self, At, Converted, EndpointSliceManifest, GrantManifest, GrpcRouteManifest, HttpRouteManifest, LastGood,
+    NamespaceManifest, ServiceManifest, WorkloadManifest,
 };
 
 /// The conversion of a kind, which all sources share.
 type Convert<T> = fn(&T, LastGood<'_>) -> Result<Converted, Problem>;
+
+/// A kind that is not there this often in a row is gone, and its objects with it.
+const GONE: u32 = 3;
 
 /// The objects of one kind and what was told of them.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Objects<T> {
     kind: Kind,
     convert: Convert<T>,
     table: Table<Object>,
+    /// How often in a row the API did not have the kind.
+    absences: u32,
     trouble: Option<Problem>,
     told: Vec<Problem>,
 }
@@ -50,14 +56,36 @@ impl Objects<WorkloadManifest> {
     }
 }
 
+impl Objects<HttpRouteManifest> {
+    pub(super) fn http_route() -> Self {
+        Self::of(Kind::HttpRoute, |manifest, last| object::http_route(&At::NOWHERE, manifest, last))
+    }
+}
+
+impl Objects<GrpcRouteManifest> {
+    pub(super) fn grpc_route() -> Self {
+        Self::of(Kind::GrpcRoute, |manifest, last| object::grpc_route(&At::NOWHERE, manifest, last))
+    }
+}
+
+impl Objects<GrantManifest> {
+    pub(super) fn grant() -> Self {
+        Self::of(Kind::ReferenceGrant, |manifest, _| object::grant(&At::NOWHERE, manifest))
+    }
+}
+
 impl<T: Manifest> Objects<T> {
     fn of(kind: Kind, convert: Convert<T>) -> Self {
-        Self { kind, convert, table: Table::default(), trouble: None, told: Vec::new() }
+        Self { kind, convert, table: Table::default(), absences: 0, trouble: None, told: Vec::new() }
     }
 
     /// Takes in an event and returns what to tell.
     pub(super) fn event(&mut self, event: Event<Watched<T>>) -> Vec<Delta> {
         self.trouble = None;
+        // A list that begins may fail yet.
+        if !matches!(event, Event::Init) {
+            self.absences = 0;
+        }
         let (kind, convert) = (self.kind, self.convert);
         let change = self.table.apply(event, |object, last| {
             let reference = || ObjectRef { kind, key: object.key() };
@@ -82,7 +110,12 @@ impl<T: Manifest> Objects<T> {
         if let Some(reason) = trouble.reason.filter(|_| !(optional && trouble.absent)) {
             self.trouble = Some(problem(reason));
         }
+        self.absences = if trouble.absent { self.absences.saturating_add(1) } else { 0 };
         let mut step = Vec::new();
+        // An API that starts may not know its added kinds for a moment; one that keeps saying so has lost them.
+        if optional && self.absences >= GONE && self.table.clear() {
+            step.push(Delta::Reset(Vec::new()));
+        }
         if optional && (trouble.absent || self.trouble.is_some()) && self.table.give_up() {
             step.push(Delta::Reset(Vec::new()));
         }

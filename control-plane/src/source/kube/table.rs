@@ -112,6 +112,14 @@ impl<V: Clone + PartialEq> Table<V> {
         !std::mem::replace(&mut self.listed, true)
     }
 
+    /// Forgets all objects; whether there were any, good or not.
+    pub(super) fn clear(&mut self) -> bool {
+        let any = !self.values.is_empty() || !self.problems.is_empty();
+        self.values.clear();
+        self.problems.clear();
+        any
+    }
+
     /// Whether the whole set was listed once.
     pub(super) const fn listed(&self) -> bool {
         self.listed

@@ -154,6 +154,37 @@ fn what_may_not_be_seen_is_a_problem_and_the_mesh_waits_for_it() {
 }
 
 #[test]
+fn a_kind_that_comes_goes_and_comes_again() {
+    let route = || {
+        watched(json!({
+            "metadata": {"name": "r", "namespace": "shop", "generation": 3},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}]},
+            "status": {"parents": []},
+        }))
+    };
+    let absent = || Trouble { absent: true, reason: Some("not installed".to_owned()) };
+    let mut routes = Objects::http_route();
+    let step = routes.trouble(absent(), Need::WhenThere);
+    assert!(matches!(step.as_slice(), [Delta::Reset(none)] if none.is_empty()), "the mesh is ready without: {step:?}");
+    assert_eq!(routes.trouble(absent(), Need::WhenThere), [], "and says nothing more");
+    for event in [Event::Init, Event::InitApply(route())] {
+        assert_eq!(routes.event(event), []);
+    }
+    let step = routes.event(Event::InitDone);
+    assert!(matches!(step.as_slice(), [Delta::Reset(one)] if one.len() == 1), "{step:?}");
+    // A status that was written is no news.
+    assert_eq!(routes.event(Event::Apply(route())), []);
+    // Once or twice may be an API that starts.
+    assert_eq!(routes.trouble(absent(), Need::WhenThere), []);
+    assert_eq!(routes.trouble(absent(), Need::WhenThere), []);
+    let step = routes.trouble(absent(), Need::WhenThere);
+    assert!(matches!(step.as_slice(), [Delta::Reset(none)] if none.is_empty()), "{step:?}");
+    assert_eq!(routes.trouble(absent(), Need::WhenThere), []);
+    let step = routes.event(Event::Apply(route()));
+    assert!(matches!(step.as_slice(), [Delta::Upsert(_)]), "{step:?}");
+}
+
+#[test]
 fn ports_outside_of_the_mesh_are_dialled_plain() {
     let skip = json!("9090, 8000-8010");
     let (_, step) = listed(vec![pod("web-1", |pod| {
@@ -286,6 +317,9 @@ fn of_cluster(manifest: &str) -> Option<Object> {
         "Service" => told(Objects::service(), value),
         "EndpointSlice" => told(Objects::endpoint_slice(), value),
         "Workload" => told(Objects::<WorkloadManifest>::workload(), value),
-        _ => None,
+        "HTTPRoute" => told(Objects::http_route(), value),
+        "GRPCRoute" => told(Objects::grpc_route(), value),
+        "ReferenceGrant" => told(Objects::grant(), value),
+        other => panic!("a kind that no source knows: {other}"),
     }
 }

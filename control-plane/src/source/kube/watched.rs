@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::model::Key;
 use crate::source::object::{
-    EndpointSliceManifest, Meta, NamespaceManifest, NodeManifest, PodManifest, ServiceManifest, WorkloadManifest,
+    EndpointSliceManifest, GrantManifest, GrpcRouteManifest, HttpRouteManifest, Meta, NamespaceManifest, NodeManifest,
+    PodManifest, ServiceManifest, WorkloadManifest,
 };
 
 /// A kind that is watched.
@@ -49,6 +50,10 @@ manifest!(NamespaceManifest, "", "v1", "Namespace", "namespaces", true, false);
 manifest!(ServiceManifest, "", "v1", "Service", "services", false, false);
 manifest!(EndpointSliceManifest, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", false, false);
 manifest!(WorkloadManifest, "tulle.io", "v1alpha1", "Workload", "workloads", false, true);
+manifest!(HttpRouteManifest, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", false, true);
+manifest!(GrpcRouteManifest, "gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes", false, true);
+// Every release of the Gateway API serves this version of it.
+manifest!(GrantManifest, "gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants", false, true);
 manifest!(PodManifest, "", "v1", "Pod", "pods", false, false);
 manifest!(NodeManifest, "", "v1", "Node", "nodes", true, false);
 

@@ -23,6 +23,7 @@ pub(in crate::source) struct Meta {
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<String>,
     uid: Option<String>,
+    generation: Option<i64>,
     resource_version: Option<String>,
 }
 
@@ -79,6 +80,11 @@ impl Meta {
 
     pub(super) fn uid(&self) -> Option<Arc<str>> {
         self.uid.as_deref().map(Into::into)
+    }
+
+    /// Counts the versions of what was written; 0 where nobody does.
+    pub(super) fn generation(&self) -> i64 {
+        self.generation.unwrap_or(0)
     }
 
     /// Whether somebody asked for its end.

@@ -6,6 +6,7 @@
 
 mod at;
 mod endpoint_slice;
+mod gateway;
 mod meta;
 mod pod;
 mod service;
@@ -17,6 +18,7 @@ use crate::model::{Kind, Namespace, Object, Problem};
 
 pub(super) use at::{At, LastGood, Located};
 pub(super) use endpoint_slice::{EndpointSliceManifest, endpoint_slice};
+pub(super) use gateway::{GrantManifest, GrpcRouteManifest, HttpRouteManifest, grant, grpc_route, http_route};
 pub(super) use meta::Meta;
 pub(super) use pod::{NodeManifest, Pod, PodManifest, node, pod};
 pub(super) use service::{ServiceManifest, service};
@@ -37,10 +39,7 @@ pub(super) struct NamespaceManifest {
 
 pub(super) fn namespace(at: &At<'_>, manifest: &NamespaceManifest, last: LastGood<'_>) -> Result<Converted, Problem> {
     let object = manifest.metadata.reference(at, Kind::Namespace)?;
-    let last = match last(&object) {
-        Some(Object::Namespace(namespace)) => Some(namespace.policy.clone()),
-        Some(Object::Service(_) | Object::EndpointSlice(_) | Object::Workload(_)) | None => None,
-    };
+    let last = if let Some(Object::Namespace(last)) = last(&object) { Some(last.policy.clone()) } else { None };
     let (policy, problems) = manifest.metadata.policy(at, &object, last.as_ref());
     let namespace = Namespace { key: object.key, created: manifest.metadata.created(), policy };
     Ok(Converted { object: Some(Object::Namespace(Arc::new(namespace))), problems })

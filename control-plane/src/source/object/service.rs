@@ -87,10 +87,7 @@ pub(in crate::source) fn service(
     if spec.r#type.as_deref() == Some("ExternalName") {
         return Ok(Converted::default());
     }
-    let last = match last(&object) {
-        Some(Object::Service(service)) => Some(service.policy.clone()),
-        Some(Object::Namespace(_) | Object::EndpointSlice(_) | Object::Workload(_)) | None => None,
-    };
+    let last = if let Some(Object::Service(last)) = last(&object) { Some(last.policy.clone()) } else { None };
     let (policy, mut problems) = manifest.metadata.policy(at, &object, last.as_ref());
     let ports = ports(at, &object, spec, &mut problems)?;
     if ports.is_empty() {

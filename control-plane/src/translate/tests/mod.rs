@@ -1,7 +1,7 @@
 //! Golden pairs and rules of translate.
 //!
 //! A golden input is a directory's worth of manifests; its comments `# ask CLIENT TYPE NAME` say what is asked, CLIENT
-//! being `tulle`, `grpc` or `envoy`, with `@REGION/ZONE` where it matters, and NAME `*` for everything of the type.
+//! being `tulle`, `grpc` or `envoy`, with `+NAMESPACE` and `@REGION/ZONE` where they matter, and NAME `*` for everything of the type.
 //! `UPDATE_GOLDEN=1` writes the outputs anew; a difference in one is a change of the API.
 
 mod render;
@@ -35,10 +35,11 @@ fn mesh(manifest: &str) -> Arc<Mesh> {
     writer.build().0
 }
 
-/// A client written as `tulle@eu/zone-a`.
+/// A client written as `tulle+shop@eu/zone-a`.
 fn scope(text: &str) -> Scope {
     let (client, locality) = text.split_once('@').unwrap_or((text, "/"));
     let (region, zone) = locality.split_once('/').unwrap();
+    let (client, namespace) = client.split_once('+').unwrap_or((client, "shop"));
     let client = match client {
         "tulle" => ClientKind::Tulle,
         "grpc" => ClientKind::Grpc,
@@ -47,7 +48,7 @@ fn scope(text: &str) -> Scope {
     };
     Scope {
         client,
-        namespace: "shop".into(),
+        namespace: namespace.into(),
         workload: "client".into(),
         locality: Locality::new(region, zone),
         outbound_address: None,

@@ -10,7 +10,7 @@ use crate::registry::{Changes, Topic, Writer};
 use crate::source::file;
 
 /// The objects there may be, and how each may be written.
-const OBJECTS: [&[&str]; 6] = [
+const OBJECTS: [&[&str]; 8] = [
     &[
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}",
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {tulle.io/mtls: strict}}",
@@ -51,6 +51,22 @@ const OBJECTS: [&[&str]; 6] = [
          spec: {addresses: [10.1.0.3], workload: web, meshed: false, ports: [{name: http, port: 8080, protocol: http2}]}",
         "apiVersion: tulle.io/v1alpha1\nkind: Workload\nmetadata: {name: two, namespace: shop, labels: {app: api}}\n\
          spec: {addresses: [10.1.0.3], workload: web, zone: b}",
+    ],
+    &[
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: one, namespace: shop}\n\
+         spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: api, port: 80}]}]}",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: one, namespace: shop}\n\
+         spec: {parentRefs: [{group: '', kind: Service, name: api}], rules: [{backendRefs: [{name: web, port: 81}]}]}",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: one, namespace: apart}\n\
+         spec: {parentRefs: [{group: '', kind: Service, name: web, namespace: shop, port: 80}],\n\
+         rules: [{backendRefs: [{name: api, namespace: shop, port: 80}]}]}",
+    ],
+    &[
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {name: one, namespace: shop}\n\
+         spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: apart}],\n\
+         to: [{group: '', kind: Service}]}",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: two, namespace: shop}\n\
+         spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: api, port: 81}]}]}",
     ],
 ];
 
@@ -99,7 +115,7 @@ fn whatever_changes_is_among_what_was_touched() {
         };
         for name in names() {
             for ty in ResourceType::ALL {
-                for client in ["tulle@/b", "envoy"] {
+                for client in ["tulle@/b", "tulle+apart", "envoy"] {
                     let now = translator.resource(&mesh, &scope(client), ty, &name).map(|r| r.version.to_string());
                     let before = seen.insert((name.clone(), ty, client), now.clone()).flatten();
                     if before != now {

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::seconds;
+use crate::config::changes::{Changes, FieldChanges, PathRewrite, Redirect};
 use crate::config::route::{
-    Action, Domain, HeaderMatch, PathMatch, RetryPolicy, Route, RouteTable, ValueMatch, VirtualHost,
+    Action, Domain, HeaderMatch, PathMatch, QueryMatch, RetryPolicy, Route, RouteTable, ValueMatch, VirtualHost,
 };
 use crate::config::{ClusterId, Snapshot};
 
@@ -28,6 +29,10 @@ struct RouteView<'s> {
     path: PathView<'s>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     headers: Vec<HeaderView<'s>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    query: Vec<HeaderView<'s>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<String>,
     action: ActionView<'s>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<f64>,
@@ -41,6 +46,7 @@ enum PathView<'s> {
     Exact(&'s str),
     Prefix(&'s str),
     Segments(&'s str),
+    Regex(&'s str),
 }
 
 #[derive(Debug, Serialize)]
@@ -60,6 +66,7 @@ enum ValueView<'s> {
     Prefix(&'s str),
     Suffix(&'s str),
     Contains(&'s str),
+    Regex(&'s str),
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +76,7 @@ enum ActionView<'s> {
     Weighted(Vec<WeightView<'s>>),
     Local,
     Respond(u16),
+    Redirect(String),
 }
 
 #[derive(Debug, Serialize)]
@@ -117,8 +125,11 @@ fn route_view<'s>(snapshot: &'s Snapshot, route: &'s Route) -> RouteView<'s> {
             PathMatch::Exact(path) => PathView::Exact(path),
             PathMatch::Prefix(path) => PathView::Prefix(path),
             PathMatch::Segments(path) => PathView::Segments(path),
+            PathMatch::Regex(pattern) => PathView::Regex(pattern.text()),
         },
         headers: route.matcher.headers.iter().map(header).collect(),
+        query: route.matcher.query.iter().map(parameter).collect(),
+        changes: route.changes.as_deref().map(changes),
         action: action(snapshot, &route.action),
         timeout_seconds: route.timeout.map(seconds),
         retry: retry(&route.retry),
@@ -126,17 +137,47 @@ fn route_view<'s>(snapshot: &'s Snapshot, route: &'s Route) -> RouteView<'s> {
 }
 
 fn header(header: &HeaderMatch) -> HeaderView<'_> {
-    HeaderView {
-        name: &header.name,
-        value: match &header.value {
-            ValueMatch::Present => ValueView::Present(true),
-            ValueMatch::Exact(text) => ValueView::Exact(text),
-            ValueMatch::Prefix(text) => ValueView::Prefix(text),
-            ValueMatch::Suffix(text) => ValueView::Suffix(text),
-            ValueMatch::Contains(text) => ValueView::Contains(text),
-        },
-        invert: header.invert,
+    HeaderView { name: &header.name, value: value(&header.value), invert: header.invert }
+}
+
+fn parameter(condition: &QueryMatch) -> HeaderView<'_> {
+    HeaderView { name: &condition.name, value: value(&condition.value), invert: false }
+}
+
+fn value(value: &ValueMatch) -> ValueView<'_> {
+    match value {
+        ValueMatch::Present => ValueView::Present(true),
+        ValueMatch::Exact(text) => ValueView::Exact(text),
+        ValueMatch::Prefix(text) => ValueView::Prefix(text),
+        ValueMatch::Suffix(text) => ValueView::Suffix(text),
+        ValueMatch::Contains(text) => ValueView::Contains(text),
+        ValueMatch::Regex(pattern) => ValueView::Regex(pattern.text()),
     }
+}
+
+/// What a route changes, in one line for people.
+fn changes(changes: &Changes) -> String {
+    let mut parts = Vec::new();
+    parts.extend(changes.host.as_ref().map(|host| format!("host {host}")));
+    parts.extend(changes.path.as_ref().map(rewrite));
+    for (what, fields) in [("request", &changes.request), ("reply", &changes.reply)] {
+        let FieldChanges { set, add, remove } = fields;
+        parts.extend(set.iter().map(|(name, _)| format!("{what} sets {name}")));
+        parts.extend(add.iter().map(|(name, _)| format!("{what} adds {name}")));
+        parts.extend(remove.iter().map(|name| format!("{what} drops {name}")));
+    }
+    parts.join(", ")
+}
+
+fn rewrite(path: &PathRewrite) -> String {
+    match path {
+        PathRewrite::Prefix { matched, with } => format!("path begins {with} instead of {matched} bytes"),
+        PathRewrite::Regex { pattern, with } => format!("path has {with} for {}", pattern.text()),
+    }
+}
+
+fn redirect(redirect: &Redirect) -> String {
+    format!("{} {}", redirect.status, redirect.location("HOST", "/PATH"))
 }
 
 fn action<'s>(snapshot: &'s Snapshot, action: &Action) -> ActionView<'s> {
@@ -144,11 +185,13 @@ fn action<'s>(snapshot: &'s Snapshot, action: &Action) -> ActionView<'s> {
     match action {
         Action::Cluster(id) => ActionView::Cluster(name(*id)),
         Action::Weighted { clusters, .. } => {
-            let weight = |(id, weight): &(ClusterId, u32)| WeightView { cluster: name(*id), weight: *weight };
+            let weight =
+                |(id, weight): &(Option<ClusterId>, u32)| WeightView { cluster: id.map_or("", name), weight: *weight };
             ActionView::Weighted(clusters.iter().map(weight).collect())
         }
         Action::Local => ActionView::Local,
         Action::Respond(status) => ActionView::Respond(*status),
+        Action::Redirect(to) => ActionView::Redirect(redirect(to)),
     }
 }
 

@@ -89,7 +89,7 @@ proptest! {
         }
         let mut out = Vec::new();
         let head = RequestHead::H1(request);
-        write::request(&head, Edit { peer: Some("URI=x"), keep_ours: false }, write::Framing::Same, &mut out);
+        write::request(&head, Edit { peer: Some("URI=x"), ..Edit::default() }, write::Framing::Same, &mut out);
         let RequestHead::H1(request) = head else { return Ok(()) };
         match parse(&out) {
             Ok(Some((again, length))) => {

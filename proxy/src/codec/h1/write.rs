@@ -24,8 +24,8 @@ pub(crate) enum Framing {
 
 /// Writes a request's head.
 pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out: &mut Vec<u8>) {
-    push(out, &[head.method().as_bytes(), b" ", head.path().as_bytes()]);
-    match head.authority() {
+    push(out, &[head.method().as_bytes(), b" ", edit.path().unwrap_or_else(|| head.path()).as_bytes()]);
+    match edit.host().unwrap_or_else(|| head.authority()) {
         // A client of HTTP/1.0 that names no host: HTTP/1.1 has no way to say that which everybody accepts.
         "" => out.extend_from_slice(b" HTTP/1.0\r\n"),
         authority => push(out, &[b" HTTP/1.1\r\nhost: ", authority.as_bytes(), b"\r\n"]),
@@ -39,6 +39,7 @@ pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out:
         }
         RequestHead::H2(head) => map_fields(&head.headers, edit, out),
     }
+    written(edit, out);
     if takes_trailers(head) {
         // It is about this connection, and every hop says it anew (RFC 9110 section 10.1.4).
         push(out, &[b"te: trailers\r\nconnection: te\r\n"]);
@@ -69,6 +70,7 @@ pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, cl
             }
         }
     }
+    written(edit, out);
     frame(framing, out);
     if close {
         out.extend_from_slice(b"connection: close\r\n");
@@ -140,8 +142,9 @@ fn status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 fn raw_fields(raw: &RawHead, edit: Edit<'_>, same_framing: bool, out: &mut Vec<u8>) {
     for f in &raw.fields {
         let framing = same_framing && matches!(f.role, Role::ContentLength | Role::TransferEncoding);
-        if edit.passes(f.role) || framing || f.role == Role::Upgrade {
-            field(out, raw.slice(&f.name), raw.slice(&f.value));
+        let name = raw.slice(&f.name);
+        if (edit.passes(f.role) && !edit.drops(name)) || framing || f.role == Role::Upgrade {
+            field(out, name, raw.slice(&f.value));
         }
     }
 }
@@ -153,6 +156,9 @@ fn map_fields(headers: &HeaderMap, edit: Edit<'_>, out: &mut Vec<u8>) {
             field(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
+    if edit.drops(b"cookie") {
+        return;
+    }
     let mut cookies = headers.get_all(http::header::COOKIE).iter();
     if let Some(first) = cookies.next() {
         push(out, &[b"cookie: ", first.as_bytes()]);
@@ -160,6 +166,13 @@ fn map_fields(headers: &HeaderMap, edit: Edit<'_>, out: &mut Vec<u8>) {
             push(out, &[b"; ", cookie.as_bytes()]);
         }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Fields of a route's own.
+fn written(edit: Edit<'_>, out: &mut Vec<u8>) {
+    for (name, value) in edit.written() {
+        field(out, name.as_str().as_bytes(), value.as_bytes());
     }
 }
 

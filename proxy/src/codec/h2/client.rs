@@ -98,7 +98,8 @@ impl ReplyReader {
 /// A request's head as HTTP/2 has it.
 fn request(head: &RequestHead, edit: Edit<'_>) -> Request<()> {
     let mut request = Request::new(());
-    let uri = Uri::builder().scheme("http").authority(head.authority()).path_and_query(head.path());
+    let (host, path) = (edit.host().unwrap_or_else(|| head.authority()), edit.path().unwrap_or_else(|| head.path()));
+    let uri = Uri::builder().scheme("http").authority(host).path_and_query(path);
     // Both texts were checked when the head was received.
     *request.uri_mut() = uri.build().unwrap_or_default();
     match head {
@@ -120,6 +121,7 @@ fn request(head: &RequestHead, edit: Edit<'_>) -> Request<()> {
             }
         }
     }
+    super::change_fields(request.headers_mut(), edit);
     if let Some(peer) = edit.peer.and_then(|peer| HeaderValue::from_str(peer).ok()) {
         request.headers_mut().insert(fields::PEER_HEADER, peer);
     }

@@ -252,6 +252,20 @@ fn drop_fields(headers: &mut HeaderMap, edit: super::head::Edit<'_>) {
     }
 }
 
+/// Makes the changes of a route.
+fn change_fields(headers: &mut HeaderMap, edit: super::head::Edit<'_>) {
+    let Some(changes) = edit.fields() else { return };
+    for name in &changes.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &changes.set {
+        headers.insert(name, value.clone());
+    }
+    for (name, value) in &changes.add {
+        headers.append(name, value.clone());
+    }
+}
+
 /// Copies the fields of an HTTP/1 head that are passed on.
 fn copy_fields(raw: &super::h1::parse::RawHead, edit: super::head::Edit<'_>, headers: &mut HeaderMap) {
     headers.reserve(raw.fields.len());

@@ -140,6 +140,7 @@ fn response(head: ResponseHead, edit: Edit<'_>) -> Response<()> {
             super::copy_fields(&head.raw, edit, reply.headers_mut());
         }
     }
+    super::change_fields(reply.headers_mut(), edit);
     debug_assert!(!reply.headers().contains_key(fields::PEER_HEADER), "identity travels with requests only");
     reply
 }

@@ -29,6 +29,9 @@ mod matcher;
 /// When to try again.
 mod retry;
 
+/// What a route changes of requests and replies.
+mod changes;
+
 /// Destinations.
 mod cluster;
 

@@ -14,7 +14,9 @@ use std::time::Duration;
 use tulle_proto::envoy::config::route::v3 as rds;
 use tulle_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use tulle_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use tulle_proto::names::NO_CLUSTER;
 
+use super::changes;
 use super::fields;
 use super::ids::Ids;
 use super::matcher;
@@ -98,7 +100,12 @@ fn virtual_host(
     }
     let mut routes = Vec::with_capacity(host.routes.len());
     for (index, entry) in host.routes.iter().enumerate() {
-        routes.push(route(entry, host.retry_policy.as_ref(), number).within_item("routes", index)?);
+        let mut entry = route(entry, host.retry_policy.as_ref(), number).within_item("routes", index)?;
+        // Series of telemetry are kept by the name as an object: what is called the same is one.
+        if let Some(known) = routes.iter().find(|known: &&Route| known.name == entry.name) {
+            entry.name = Arc::clone(&known.name);
+        }
+        routes.push(entry);
     }
     Ok(VirtualHost { name: host.name.as_str().into(), domains, routes })
 }
@@ -117,12 +124,9 @@ fn route(
     host_retry: Option<&rds::RetryPolicy>,
     number: &mut impl FnMut(&str) -> ClusterId,
 ) -> Result<Route, Fault> {
-    fields::unset("request_headers_to_add", !route.request_headers_to_add.is_empty())?;
-    fields::unset("request_headers_to_remove", !route.request_headers_to_remove.is_empty())?;
-    fields::unset("response_headers_to_add", !route.response_headers_to_add.is_empty())?;
-    fields::unset("response_headers_to_remove", !route.response_headers_to_remove.is_empty())?;
     let condition = route.r#match.as_ref().ok_or_else(|| Fault::missing("match"))?;
     let matcher = matcher::compile(condition).within("match")?;
+    let changes = changes::compile(route, &matcher.path)?;
     let name: Arc<str> = route.name.as_str().into();
     match &route.action {
         Some(rds::route::Action::Route(action)) => {
@@ -131,15 +135,19 @@ fn route(
                 some => fields::nonzero(some.as_ref(), "route.timeout")?,
             };
             let retry = retry::compile(action.retry_policy.as_ref().or(host_retry)).within("route.retry_policy")?;
-            Ok(Route { name, matcher, action: forward(action, number).within("route")?, timeout, retry })
+            Ok(Route { name, matcher, action: forward(action, number).within("route")?, changes, timeout, retry })
         }
         Some(rds::route::Action::DirectResponse(response)) => {
             fields::unset("direct_response.body", response.body.is_some())?;
             let status = u16::try_from(response.status).ok().filter(|status| (200..600).contains(status));
             let status = status.ok_or_else(|| Fault::new("direct_response.status", "is not within 200..=599"))?;
-            Ok(Route { name, matcher, action: Action::Respond(status), timeout: None, retry: retry::compile(None)? })
+            let action = Action::Respond(status);
+            Ok(Route { name, matcher, action, changes, timeout: None, retry: retry::compile(None)? })
         }
-        Some(rds::route::Action::Redirect(_)) => Err(Fault::unsupported("redirect")),
+        Some(rds::route::Action::Redirect(to)) => {
+            let action = Action::Redirect(Box::new(changes::redirect(to, &matcher.path).within("redirect")?));
+            Ok(Route { name, matcher, action, changes, timeout: None, retry: retry::compile(None)? })
+        }
         Some(rds::route::Action::FilterAction(_) | rds::route::Action::NonForwardingAction(_)) | None => {
             Err(Fault::missing("route"))
         }
@@ -148,10 +156,7 @@ fn route(
 
 fn forward(action: &rds::RouteAction, number: &mut impl FnMut(&str) -> ClusterId) -> Result<Action, Fault> {
     fields::unset("metadata_match", action.metadata_match.is_some())?;
-    fields::unset("prefix_rewrite", !action.prefix_rewrite.is_empty())?;
-    fields::unset("regex_rewrite", action.regex_rewrite.is_some())?;
     fields::unset("path_rewrite_policy", action.path_rewrite_policy.is_some())?;
-    fields::unset("host_rewrite", action.host_rewrite_specifier.is_some())?;
     fields::unset("request_mirror_policies", !action.request_mirror_policies.is_empty())?;
     fields::unset("rate_limits", !action.rate_limits.is_empty())?;
     fields::unset("hash_policy", !action.hash_policy.is_empty())?;
@@ -176,15 +181,26 @@ fn split(entries: &[ClusterWeight], number: &mut impl FnMut(&str) -> ClusterId) 
         if entry.name.is_empty() {
             return Err(Fault::missing("name")).within_item("clusters", index);
         }
+        plain(entry).within_item("clusters", index)?;
         let weight = entry.weight.as_ref().map_or(0, |weight| weight.value);
         total =
             total.checked_add(weight).ok_or_else(|| Fault::new("clusters", "has weights that sum above 2^32 - 1"))?;
         if weight > 0 {
-            clusters.push((number(&entry.name), weight));
+            let cluster = (entry.name != NO_CLUSTER).then(|| number(&entry.name));
+            clusters.push((cluster, weight));
         }
     }
     if total == 0 {
         return Err(Fault::new("clusters", "has no weight above 0"));
     }
     Ok(Action::Weighted { clusters, total })
+}
+
+/// Changes belong to the route, not to one of its clusters.
+fn plain(entry: &ClusterWeight) -> Result<(), Fault> {
+    fields::unset("request_headers_to_add", !entry.request_headers_to_add.is_empty())?;
+    fields::unset("request_headers_to_remove", !entry.request_headers_to_remove.is_empty())?;
+    fields::unset("response_headers_to_add", !entry.response_headers_to_add.is_empty())?;
+    fields::unset("response_headers_to_remove", !entry.response_headers_to_remove.is_empty())?;
+    fields::unset("host_rewrite_literal", entry.host_rewrite_specifier.is_some())
 }

@@ -1,0 +1,159 @@
+//! Routes as written: what they mean, and what is said of those that are wrong.
+
+use std::sync::Arc;
+
+use crate::model::route::{PathMatch, To};
+use crate::model::{Kind, Object, Problem, Route};
+use crate::source::file;
+
+/// What the file source makes of `text`.
+fn read(text: &str) -> (Vec<Object>, Vec<Problem>) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.yaml"), text).unwrap();
+    let (items, problems) = file::read(directory.path());
+    (items.into_iter().map(|item| item.object).collect(), problems)
+}
+
+fn http(rules: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop, generation: 4}}\n\
+         spec:\n  parentRefs: [{{group: '', kind: Service, name: web}}]\n  rules: {rules}\n"
+    )
+}
+
+fn grpc(rules: &str) -> String {
+    http(rules).replace("HTTPRoute", "GRPCRoute")
+}
+
+fn route(text: &str) -> Arc<Route> {
+    let (objects, problems) = read(text);
+    assert_eq!(problems, []);
+    let Some(Object::Route(route)) = objects.into_iter().next() else { panic!("no route") };
+    route
+}
+
+#[test]
+fn an_empty_rule_is_for_everything_and_goes_nowhere() {
+    let route = route(&http("[{}]"));
+    assert_eq!((route.object.kind, route.generation, route.rules.len()), (Kind::HttpRoute, 4, 1));
+    assert_eq!(route.rules[0].matches[0].path, PathMatch::Prefix("/".into()));
+    assert!(route.rules[0].backends.is_empty() && route.fault.is_none());
+}
+
+#[test]
+fn references() {
+    let route = route(&http("[{backendRefs: [{name: a, port: 80, weight: 3}, {kind: Bucket, group: x.io, name: b}]}]"));
+    let [service, bucket] = &route.rules[0].backends[..] else { panic!("{route:?}") };
+    assert!(matches!(&service.to, To::Service(key, port) if &*key.namespace == "shop" && port.number() == 80));
+    assert_eq!((service.weight, bucket.weight, &bucket.to), (3, 1, &To::Unknown("Bucket of x.io".into())));
+}
+
+#[test]
+fn a_route_of_a_gateway_is_none_of_ours() {
+    let text = http("[{filters: [{type: CORS}]}]").replace("group: '', kind: Service", "kind: Gateway");
+    assert_eq!(read(&text), (Vec::new(), Vec::new()));
+}
+
+/// The order in which matches are tried: the first of each pair before the second.
+#[test]
+fn precedence() {
+    let rank = |text: &str, one: &str| route(&text.replace("MATCH", one)).rules[0].matches[0].rank;
+    let http = http("[{matches: [MATCH]}]");
+    for (before, after) in [
+        ("{path: {type: Exact, value: /a}}", "{path: {value: /a/long/prefix}, method: GET}"),
+        ("{path: {value: /long}}", "{path: {value: /lo}, method: GET, headers: [{name: a, value: b}]}"),
+        ("{method: GET}", "{headers: [{name: a, value: b}, {name: c, value: d}]}"),
+        ("{headers: [{name: a, value: b}, {name: c, value: d}]}", "{headers: [{name: a, value: b}]}"),
+        ("{headers: [{name: a, value: b}]}", "{queryParams: [{name: a, value: b}, {name: c, value: d}]}"),
+        ("{queryParams: [{name: a, value: b}]}", "{}"),
+    ] {
+        assert!(rank(&http, before) > rank(&http, after), "{before} {after}");
+    }
+    assert_eq!(rank(&http, "{path: {value: /a/}}"), rank(&http, "{path: {value: /a}}"));
+    let grpc = grpc("[{matches: [MATCH]}]");
+    for (before, after) in [
+        ("{method: {service: a.Long, method: M}}", "{method: {service: a.Lo, method: Longer}}"),
+        ("{method: {service: a, method: M}}", "{method: {service: a}, headers: [{name: a, value: b}]}"),
+        ("{headers: [{name: a, value: b}]}", "{}"),
+    ] {
+        assert!(rank(&grpc, before) > rank(&grpc, after), "{before} {after}");
+    }
+}
+
+#[test]
+fn calls_are_paths() {
+    let path =
+        |method: &str| route(&grpc(&format!("[{{matches: [{{method: {method}}}]}}]"))).rules[0].matches[0].path.clone();
+    assert_eq!(path("{service: a.B, method: C}"), PathMatch::Exact("/a.B/C".into()));
+    assert_eq!(path("{service: a.B}"), PathMatch::Prefix("/a.B/".into()));
+    assert_eq!(path("{method: C}"), PathMatch::Regex("/[^/]+/C".into()));
+    assert_eq!(path("{type: RegularExpression, service: 'a|b'}"), PathMatch::Regex("/(?:a|b)/(?:[^/]+)".into()));
+}
+
+/// What is wrong, where it is said to be, a part of what is said, and the right value that is shown.
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    ("[{matches: [{path: {value: a}}]}]", "spec.rules[0].matches[0].path.value", "begins with /", "/v1/users"),
+    ("[{matches: [{path: {value: /a/../b}}]}]", "spec.rules[0].matches[0].path.value", "no . or ..", "/v1/users"),
+    ("[{matches: [{path: {type: Suffix, value: /a}}]}]", "spec.rules[0].matches[0].path.type", "Suffix", "PathPrefix"),
+    (
+        "[{matches: [{path: {type: RegularExpression, value: '('}}]}]",
+        "spec.rules[0].matches[0].path.value",
+        "unclosed group",
+        "/v[0-9]+/.*",
+    ),
+    ("[{matches: [{method: get}]}]", "spec.rules[0].matches[0].method", "capitals", "GET"),
+    (
+        "[{matches: [{headers: [{name: 'a b', value: c}]}]}]",
+        "spec.rules[0].matches[0].headers[0].name",
+        "a b",
+        "x-version",
+    ),
+    ("[{}, {timeouts: {request: 5 min}}]", "spec.rules[1].timeouts.request", "5 min", "10s"),
+    ("[{backendRefs: [{name: a}]}]", "spec.rules[0].backendRefs[0].port", "port", "port: 80"),
+    ("[{backendRefs: [{name: a, port: 80, weight: 1000001}]}]", "spec.rules[0].backendRefs[0].weight", "1000000", "90"),
+    (
+        "[{filters: [{type: RequestMirror}]}]",
+        "spec.rules[0].filters[0].type",
+        "RequestMirror are not supported",
+        "RequestHeaderModifier",
+    ),
+    (
+        "[{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [Host]}}]}]",
+        "spec.rules[0].filters[0].requestHeaderModifier.remove[0]",
+        "names its host",
+        "x-version",
+    ),
+    (
+        "[{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 200}}]}]",
+        "spec.rules[0].filters[0].requestRedirect.statusCode",
+        "308",
+        "301",
+    ),
+    (
+        "[{filters: [{type: URLRewrite, urlRewrite: {hostname: 'a:80'}}]}]",
+        "spec.rules[0].filters[0].urlRewrite.hostname",
+        "not a host",
+        "reviews.example.com",
+    ),
+];
+
+#[test]
+fn wrong_routes_are_told_with_a_right_value() {
+    for (rules, field, part, example) in WRONG {
+        let (objects, problems) = read(&http(rules));
+        let [problem] = &problems[..] else { panic!("{rules}: {problems:?}") };
+        assert_eq!((&*problem.field, problem.example.as_deref()), (*field, Some(*example)), "{problem}");
+        assert!(problem.reason.contains(part), "{problem}");
+        // It is there without effect, so that its status can say so.
+        let [Object::Route(route)] = &objects[..] else { panic!("{rules}: {objects:?}") };
+        assert!(route.rules.is_empty() && route.fault.as_ref().is_some_and(|fault| fault.contains(part)), "{route:?}");
+    }
+    for rules in [
+        "[{retry: {attempts: 3}}]",
+        "[{filters: [{type: RequestRedirect, requestRedirect: {}}], backendRefs: [{name: a, port: 80}]}]",
+        "[{timeouts: {request: 1s, backendRequest: 2s}}]",
+        "[{backendRefs: [{name: a, port: 80, filters: [{type: RequestHeaderModifier}]}]}]",
+    ] {
+        assert_eq!(read(&http(rules)).1.len(), 1, "{rules}");
+    }
+}
