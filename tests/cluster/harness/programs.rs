@@ -14,13 +14,15 @@ use super::run;
 const KUBERNETES: &str = "1.34.4";
 /// Kept beside the other tools of `.ci/run`, which lints the chart with it.
 const HELM: &str = "3.22.0";
+/// As `gateway-api/go.mod` says.
+const GATEWAY_API: &str = "1.6.3";
 /// As `coredns/go.mod` says.
 const COREDNS: &str = "1.12.4";
 
 /// Where everything was put.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// `kubernetes`, `helm` and `probe`.
+    /// `kubernetes`, `helm`, `probe`, and the definitions of the Gateway API.
     pub(crate) programs: PathBuf,
     /// Image tars: the cluster's own and Tulle's.
     pub(crate) images: PathBuf,
@@ -34,6 +36,7 @@ pub(crate) fn build() -> anyhow::Result<Programs> {
     let programs = of_others()?;
     let images = cache()?.join("cluster/images");
     fs::create_dir_all(&images)?;
+    once(&programs, "gateway-api.yaml", GATEWAY_API, |output| definitions(&source("gateway-api"), output))?;
     run(go_build(&source("probe"), &programs.join("probe"), ""))?;
     let mut pause = Command::new("cc");
     pause.args(["-static", "-O2", "-o"]).arg(programs.join("pause")).arg(source("pause.c"));
@@ -100,6 +103,20 @@ fn kubernetes(source: &Path, output: &Path) -> anyhow::Result<()> {
          -X {version}.gitTreeState=clean"
     );
     run(go_build(source, output, &flags)).map(drop)
+}
+
+/// The definitions of routes and grants in one file.
+fn definitions(source: &Path, output: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("go");
+    command.current_dir(source).args(["mod", "download", "-json", "sigs.k8s.io/gateway-api"]);
+    let told: serde_json::Value = serde_json::from_str(&run(command)?)?;
+    let folder = Path::new(told["Dir"].as_str().context("where the module is")?).join("config/crd/standard");
+    let mut all = String::new();
+    for kind in ["httproutes", "grpcroutes", "referencegrants"] {
+        all.push_str("---\n");
+        all.push_str(&fs::read_to_string(folder.join(format!("gateway.networking.k8s.io_{kind}.yaml")))?);
+    }
+    Ok(fs::write(output, all)?)
 }
 
 fn go_build(source: &Path, output: &Path, linker_flags: &str) -> Command {

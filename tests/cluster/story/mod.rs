@@ -6,6 +6,8 @@ mod change;
 mod cost;
 /// Tulle comes, and goes.
 mod install;
+/// Routes of the Gateway API.
+mod routes;
 /// What a user is told.
 mod told;
 /// Who sees what.
@@ -32,6 +34,7 @@ pub(crate) const CHAPTERS: &[Chapter] = &[
     chapter("strict", traffic::strict),
     chapter("opted-out", traffic::opted_out),
     chapter("job", traffic::job),
+    chapter("routes", routes::routes),
     chapter("memory", cost::memory),
     chapter("servers-change", change::servers),
     chapter("mesh-changes", change::mesh),

@@ -62,7 +62,7 @@ impl Cluster {
     }
 
     /// Writes an object, whatever is there.
-    async fn apply(&self, object: &Value) {
+    pub(crate) async fn apply(&self, object: &Value) {
         let text = |key: &str| object[key].as_str().unwrap();
         let (group, version) = text("apiVersion").split_once('/').unwrap_or_else(|| ("", text("apiVersion")));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
