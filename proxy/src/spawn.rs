@@ -8,3 +8,9 @@ pub(crate) fn local(future: impl Future<Output = ()> + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the one place")]
     tokio::task::spawn_local(Box::pin(future));
 }
+
+/// Bytes of the future that `make` makes: what its task holds from beginning to end.
+#[cfg(test)]
+pub(crate) fn size<A, F: Future>(_make: impl FnOnce(A) -> F) -> usize {
+    size_of::<F>()
+}

@@ -295,8 +295,8 @@ pub(crate) async fn relay(
             }
             None => {
                 let trailers = from.trailers();
-                if let Some(status) = trailers.and_then(|t| t.get("grpc-status")) {
-                    seen.grpc_status.set(super::head::grpc_status(status.as_bytes()));
+                if let Some(status) = trailers.and_then(|t| super::head::value(t, "grpc-status")) {
+                    seen.grpc_status.set(super::head::grpc_status(status));
                 }
                 return to.finish(trailers).await.map_err(|_| RelayError::To);
             }

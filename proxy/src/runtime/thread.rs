@@ -126,3 +126,16 @@ fn report(direction: Direction, from: Downstream, failure: &Failure) {
 pub(crate) fn addresses(sockets: &[Bound<Role>]) -> Vec<(Direction, SocketAddr)> {
     sockets.iter().map(|bound| (bound.role.direction(), bound.address)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spawn::size;
+
+    /// The future of a connection of any kind, from its acceptance on: what an idle one holds beside its socket.
+    #[test]
+    fn the_future_of_a_connection_stays_small() {
+        let bytes = size(|(worker, tcp, from, role, slot)| serve(worker, tcp, from, role, slot));
+        assert!(bytes <= 5120, "{bytes} bytes");
+    }
+}

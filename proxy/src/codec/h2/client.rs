@@ -5,8 +5,10 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Uri};
 
+use super::batch::Batch;
 use super::{BodyReader, BodyWriter, H2Error};
 use crate::codec::fields;
 use crate::codec::head::{Edit, RequestHead, ResponseHead};
@@ -37,8 +39,9 @@ impl Connection {
             .max_header_list_size(max_header_bytes)
             .max_send_buffer_size(super::SEND_BUFFER)
             .data_frame_budget(super::SMALL_FRAMES);
-        let (send, connection) = builder.handshake(io).await?;
-        Ok((Self(send), Box::pin(async move { connection.await.map_err(H2Error) })))
+        let batch = Batch::new(io);
+        let (send, connection) = builder.handshake(batch.clone()).await?;
+        Ok((Self(send), Box::pin(async move { batch.drive(connection).await.map_err(H2Error) })))
     }
 
     /// Streams that may be open at the same time: what the peer allows, and what the windows hold.
@@ -95,22 +98,37 @@ impl ReplyReader {
     }
 }
 
+/// A request's target, always with the scheme `http`: what is underneath differs from hop to hop.
+fn uri(head: &RequestHead, edit: Edit<'_>) -> Uri {
+    let (host, path) = (edit.host(), edit.path());
+    if let RequestHead::H2(head) = head
+        && head.uri.authority().is_some()
+        && host.is_none()
+        && path.is_none()
+    {
+        if head.uri.scheme() == Some(&Scheme::HTTP) {
+            return head.uri.clone();
+        }
+        let mut parts = head.uri.clone().into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        return Uri::from_parts(parts).unwrap_or_default();
+    }
+    // Both texts were checked when the head was received.
+    let (host, path) = (host.unwrap_or_else(|| head.authority()), path.unwrap_or_else(|| head.path()));
+    Uri::builder().scheme(Scheme::HTTP).authority(host).path_and_query(path).build().unwrap_or_default()
+}
+
 /// A request's head as HTTP/2 has it.
 fn request(head: &RequestHead, edit: Edit<'_>) -> Request<()> {
     let mut request = Request::new(());
-    let (host, path) = (edit.host().unwrap_or_else(|| head.authority()), edit.path().unwrap_or_else(|| head.path()));
-    let uri = Uri::builder().scheme("http").authority(host).path_and_query(path);
-    // Both texts were checked when the head was received.
-    *request.uri_mut() = uri.build().unwrap_or_default();
+    *request.uri_mut() = uri(head, edit);
     match head {
         RequestHead::H2(head) => {
             *request.method_mut() = head.method.clone();
             let mut headers = head.headers.clone();
-            let trailers = headers.get(http::header::TE).is_some_and(|te| te == "trailers");
-            super::drop_fields(&mut headers, edit);
-            if trailers {
-                headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
-            }
+            let mut te = headers.get_all(http::header::TE).iter();
+            let trailers = te.next().is_some_and(|te| te == "trailers") && te.next().is_none();
+            super::drop_fields(&mut headers, edit, trailers);
             *request.headers_mut() = headers;
         }
         RequestHead::H1(h1) => {

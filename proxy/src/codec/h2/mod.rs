@@ -9,6 +9,9 @@ pub(crate) mod client;
 /// What the crate does not check of a request's head.
 pub(crate) mod check;
 
+/// The stream below a connection, written to in large pieces.
+mod batch;
+
 use std::fmt;
 use std::future::poll_fn;
 
@@ -237,11 +240,12 @@ impl Drop for BodyWriter {
     }
 }
 
-/// Removes the fields that are not passed on. `content-length` stays: it is no framing in HTTP/2.
-fn drop_fields(headers: &mut HeaderMap, edit: super::head::Edit<'_>) {
-    let drops = |name: &http::HeaderName| {
-        let role = fields::role(name.as_str().as_bytes());
-        role != Role::ContentLength && !edit.passes(role)
+/// Removes the fields that are not passed on. `content-length` stays: it is no framing in HTTP/2. `keep_te`: so does `te`.
+fn drop_fields(headers: &mut HeaderMap, edit: super::head::Edit<'_>, keep_te: bool) {
+    let drops = |name: &http::HeaderName| match fields::role(name.as_str().as_bytes()) {
+        Role::ContentLength => false,
+        Role::Te => !keep_te,
+        role => !edit.passes(role),
     };
     // Almost always there is nothing to drop: look first, collect only then.
     if headers.keys().any(drops) {

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use http::Response;
 
+use super::batch::Batch;
 use super::check::{self, Refusal};
 use super::{BodyReader, BodyWriter, H2Error, ResetCode};
 use crate::codec::fields;
@@ -13,7 +14,10 @@ use crate::codec::head::{Edit, RequestHead, ResponseHead};
 use crate::conn::Io;
 
 /// A connection on which a peer opens streams.
-pub(crate) struct Connection(h2::server::Connection<Io, Bytes>);
+pub(crate) struct Connection {
+    wire: h2::server::Connection<Batch, Bytes>,
+    batch: Batch,
+}
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,14 +40,16 @@ impl Connection {
             .max_header_list_size(max_header_bytes)
             .max_send_buffer_size(super::SEND_BUFFER)
             .data_frame_budget(super::SMALL_FRAMES);
-        Ok(Self(builder.handshake(io).await?))
+        let batch = Batch::new(io);
+        let wire = batch.drive(builder.handshake(batch.clone())).await?;
+        Ok(Self { wire, batch })
     }
 
     /// The next request; none when the connection is over. Also moves every stream's frames, so it must be polled all
     /// the time. Requests that break the rules are refused here. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Result<Call, H2Error>> {
         loop {
-            let (request, mut respond) = match self.0.accept().await? {
+            let (request, mut respond) = match self.batch.drive(self.wire.accept()).await? {
                 Ok(call) => call,
                 Err(error) => return Some(Err(error.into())),
             };
@@ -64,17 +70,17 @@ impl Connection {
 
     /// Whether any stream is open.
     pub(crate) fn is_busy(&self) -> bool {
-        self.0.has_streams()
+        self.wire.has_streams()
     }
 
     /// Announces the end with GOAWAY: streams that are open go on, new ones are accepted until the peer has heard.
     pub(crate) fn graceful_shutdown(&mut self) {
-        self.0.graceful_shutdown();
+        self.wire.graceful_shutdown();
     }
 
     /// Says GOAWAY and closes, whatever is open.
     pub(crate) fn cut(&mut self) {
-        self.0.abrupt_shutdown(h2::Reason::NO_ERROR);
+        self.wire.abrupt_shutdown(h2::Reason::NO_ERROR);
     }
 }
 
@@ -131,8 +137,7 @@ fn response(head: ResponseHead, edit: Edit<'_>) -> Response<()> {
     match head {
         ResponseHead::H2(mut head) => {
             *reply.status_mut() = head.status;
-            head.headers.remove(http::header::CONNECTION);
-            super::drop_fields(&mut head.headers, edit);
+            super::drop_fields(&mut head.headers, edit, false);
             *reply.headers_mut() = head.headers;
         }
         ResponseHead::H1(head) => {
