@@ -54,6 +54,8 @@ pub(crate) struct Live {
     /// Tokens for retries; see `forward/retry.rs`.
     pub(crate) retries: Cell<RetryTokens>,
     cursor: Cell<Cursor>,
+    /// An endpoint was chosen since use was reported last.
+    used: Cell<bool>,
 }
 
 /// Budget of retries: each request earns a share of a retry, time earns the minimum.
@@ -148,6 +150,7 @@ impl ClusterState {
         let mut cursor = self.live.cursor.get();
         let index = self.table.pick(&Eyes(&self.endpoints), &mut cursor, rng, tried);
         self.live.cursor.set(cursor);
+        self.live.used.set(true);
         let index = index?;
         let endpoint = self.endpoints.get(index).ok_or(Reason::NoEndpoints)?;
         Ok((index, Active::new(endpoint)))
@@ -169,6 +172,12 @@ impl ClusterState {
         eject
     }
 
+    /// Whether anything went this way since this was asked last, or does now.
+    pub(crate) fn take_used(&self) -> bool {
+        let chosen = self.live.used.replace(false);
+        chosen || self.live.connections.open() > 0 || self.endpoints.iter().any(|endpoint| endpoint.active.get() > 0)
+    }
+
     /// Closes idle connections.
     pub(crate) fn sweep(&self, now: Instant) {
         for endpoint in &self.endpoints {
@@ -184,6 +193,7 @@ impl Live {
             requests: Cell::new(0),
             retries: Cell::new(RetryTokens { tokens: FIRST_TOKENS, counted: Instant::now() }),
             cursor: Cell::new(Cursor::new(rand::random())),
+            used: Cell::new(false),
         })
     }
 }

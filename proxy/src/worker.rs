@@ -1,6 +1,6 @@
 //! All state of one core. `Rc` and `Cell` throughout: the compiler refuses to move a connection to another thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -46,6 +46,9 @@ const PATIENT_WAIT: Duration = Duration::from_secs(10);
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the control thread is told what is used; it forgets after many times that.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
 /// What a worker is made from: values every thread may hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
@@ -82,6 +85,7 @@ pub(crate) struct Worker {
     issued: watch::Receiver<Option<Arc<MeshTls>>>,
     changed: Notify,
     unanswered: RefCell<HashMap<DemandKey, Instant>>,
+    reported: Cell<Instant>,
     locals: RefCell<HashMap<(SocketAddr, HttpVersion), Rc<ClusterState>>>,
 }
 
@@ -108,6 +112,7 @@ impl Worker {
             issued: parts.keys.clone(),
             changed: Notify::new(),
             unanswered: RefCell::default(),
+            reported: Cell::new(Instant::now()),
             locals: RefCell::default(),
             settings,
         })
@@ -153,6 +158,11 @@ impl Worker {
         }
         for cluster in self.locals.borrow().values() {
             cluster.sweep(now);
+        }
+        if now.saturating_duration_since(self.reported.get()) >= REPORT_EVERY {
+            self.reported.set(now);
+            let used = |cluster: &Rc<ClusterState>| cluster.take_used().then(|| Arc::clone(&cluster.config.name));
+            self.demand.used(self.view().clusters().iter().filter_map(used).collect());
         }
     }
 
@@ -338,6 +348,49 @@ mod tests {
     use super::*;
     use crate::drain::Drain;
     use crate::telemetry::Telemetry;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_used_is_told_once_a_minute() {
+        let port = InboundPort {
+            protocol: Protocol::Http,
+            mtls: crate::config::listener::MtlsMode::Disable,
+            service: "".into(),
+            namespace: "".into(),
+        };
+        let cluster = |name: &str| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 1));
+            Arc::new(Cluster { name: name.into(), ..local_cluster(address, &port, HttpVersion::AsDownstream) })
+        };
+        let (_, snapshots) = watch::channel(Arc::default());
+        let (_, keys) = watch::channel(None);
+        let (demand, mut demands) = Demand::channel();
+        let settings = Arc::new(Bootstrap::parse(["tulle-proxy"]).unwrap());
+        let parts = Parts { settings, snapshots, keys, demand, status: Status::default() };
+        let worker = Worker::new(&parts, Telemetry::new(10, None).worker(), Drain::new(1).signal(0));
+        let clusters = vec![cluster("a"), cluster("b")];
+        worker.advance(Arc::new(Snapshot { clusters: clusters.clone(), ..Snapshot::default() }));
+        let start = Instant::now();
+        let mut told = |worker: &Worker, minutes: u64| {
+            worker.sweep(start + Duration::from_secs(60 * minutes));
+            demands.uses.try_recv().ok().map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let pick = |index: usize| {
+            let cluster = Rc::clone(&worker.view().clusters()[index]);
+            cluster.pick(&mut *worker.rng.borrow_mut(), &[]).unwrap().1
+        };
+        drop(pick(1));
+        assert_eq!(told(&worker, 0), None, "not yet");
+        assert_eq!(told(&worker, 1), Some(vec!["b".to_owned()]));
+        assert_eq!(told(&worker, 2), Some(vec![]), "nothing is told too");
+        let busy = pick(0);
+        assert_eq!(told(&worker, 3), Some(vec!["a".to_owned()]));
+        assert_eq!(told(&worker, 4), Some(vec!["a".to_owned()]), "a connection is open");
+        drop(busy);
+        assert_eq!(told(&worker, 5), Some(vec![]));
+        drop(pick(0));
+        worker.advance(Arc::new(Snapshot { clusters, ..Snapshot::default() }));
+        assert_eq!(told(&worker, 6), Some(vec!["a".to_owned()]), "a change of configuration loses nothing");
+    }
 
     /// A worker, and all that it hears from.
     struct Set {

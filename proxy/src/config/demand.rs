@@ -12,6 +12,9 @@ use tulle_proto::ResourceType;
 /// thread is stuck; then a question is dropped and its connection waits out its bound.
 const QUEUE: usize = 4096;
 
+/// Reports of use in flight: one of each worker, and as many again.
+const REPORTS: usize = 128;
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DemandKey {
@@ -51,25 +54,34 @@ impl fmt::Display for DemandKey {
 #[derive(Clone, Debug)]
 pub struct Demand {
     queue: mpsc::Sender<DemandKey>,
+    uses: mpsc::Sender<Vec<Arc<str>>>,
 }
 
 /// The answering end, for the control thread.
 #[derive(Debug)]
 pub struct Demands {
     pub(crate) queue: mpsc::Receiver<DemandKey>,
+    pub(crate) uses: mpsc::Receiver<Vec<Arc<str>>>,
 }
 
 impl Demand {
     /// Both ends of a new queue.
     pub fn channel() -> (Self, Demands) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { queue: sender }, Demands { queue: receiver })
+        let (uses, used) = mpsc::channel(REPORTS);
+        (Self { queue: sender, uses }, Demands { queue: receiver, uses: used })
     }
 
     /// Asks for `key`; asking again for what was asked for already costs little and changes nothing.
     /// False: the queue is full and the question was dropped.
     pub fn want(&self, key: DemandKey) -> bool {
         self.queue.try_send(key).is_ok()
+    }
+
+    /// Tells which clusters were used since a worker told last; none is a report too. What nobody uses for long is
+    /// forgotten. A report that finds the queue full is dropped: what it would have kept is asked for again.
+    pub fn used(&self, clusters: Vec<Arc<str>>) {
+        let _ = self.uses.try_send(clusters);
     }
 }
 

@@ -35,11 +35,11 @@ pub fn session(mut bytes: &[u8]) {
             48..60 => {
                 if let Ok(name) = std::str::from_utf8(content) {
                     let key = if what < 54 { DemandKey::Name(name.into()) } else { DemandKey::Host(name.into()) };
-                    session.demand(&key);
+                    session.demand(&key, now);
                 }
             }
             60..64 => {
-                session.demand(&DemandKey::Name(name(what).into()));
+                session.demand(&DemandKey::Name(name(what).into()), now);
             }
             64..80 => {
                 if let Ok(response) = DeltaDiscoveryResponse::decode(content) {
@@ -70,6 +70,7 @@ fn config() -> Config {
         inbound: inbound.into(),
         permanent: vec!["reviews.shop.svc.cluster.local:80".into()],
         absent_ttl: Duration::from_secs(10),
+        idle_after: Duration::from_secs(100),
     }
 }
 
@@ -124,7 +125,7 @@ fn drain(session: &mut Session, answer: Option<(&str, bool)>) {
 fn restarts(session: &Session) {
     let mut names: Vec<_> = session.saved().into_iter().map(|saved| saved.name).collect();
     let mut again = Session::new(config());
-    again.restore(LastGood { resources: session.saved(), ..Default::default() });
+    again.restore(LastGood { resources: session.saved(), ..Default::default() }, Instant::now());
     let mut held: Vec<_> = again.saved().into_iter().map(|saved| saved.name).collect();
     names.sort_unstable();
     held.sort_unstable();

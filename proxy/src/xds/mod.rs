@@ -25,7 +25,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
@@ -49,6 +49,10 @@ use stream::{Outage, Stream};
 
 /// Responses that are taken in before their snapshot is published, when they are there already.
 const BATCH: usize = 64;
+
+/// How long a destination that was asked for on demand is kept without use. Longer than idle connections are, so that
+/// nothing that is open loses its configuration, and long enough for what happens every quarter of an hour.
+const IDLE_AFTER: Duration = Duration::from_secs(20 * 60);
 
 /// Why a stream ended that the control plane ended in good order.
 const CLOSED: &str = "the control plane closed the stream";
@@ -118,6 +122,7 @@ impl Control {
             inbound: called::inbound_listener(&node.namespace, &node.workload).into(),
             permanent: bootstrap.permanent_names().cloned().collect(),
             absent_ttl: bootstrap.absent_ttl,
+            idle_after: IDLE_AFTER,
         });
         let file = bootstrap.state_dir.as_ref().and_then(|dir| match LastGoodFile::new(dir, node.id()) {
             Ok(file) => Some(file),
@@ -137,7 +142,7 @@ impl Control {
                     written_at = saved.written_at_seconds,
                     "starting from the last-good file"
                 );
-                self.session.restore(saved);
+                self.session.restore(saved, Instant::now());
                 self.status.update(|facts| facts.from_last_good = true);
                 self.publish();
             }
@@ -266,6 +271,7 @@ impl Control {
         let save_at = self.save_at;
         tokio::select! {
             Some(key) = self.demands.queue.recv() => self.demand(&key),
+            Some(clusters) = self.demands.uses.recv() => self.used(clusters),
             () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
                 self.session.expire(Instant::now());
                 self.publish();
@@ -276,12 +282,24 @@ impl Control {
 
     /// Takes in a demand and those right behind it.
     fn demand(&mut self, first: &DemandKey) {
-        let mut refused = u64::from(self.session.demand(first) == Demanded::Refused);
+        let now = Instant::now();
+        let mut refused = u64::from(self.session.demand(first, now) == Demanded::Refused);
         while let Ok(key) = self.demands.queue.try_recv() {
-            refused += u64::from(self.session.demand(&key) == Demanded::Refused);
+            refused += u64::from(self.session.demand(&key, now) == Demanded::Refused);
         }
         if refused > 0 {
             self.status.update(|facts| facts.demands_refused = facts.demands_refused.saturating_add(refused));
+        }
+    }
+
+    /// Takes in a worker's report of what it used.
+    fn used(&mut self, clusters: Vec<Arc<str>>) {
+        let forgotten = self.session.used(clusters, Instant::now());
+        if forgotten > 0 {
+            debug!(forgotten, "unsubscribed from what nobody used for long");
+            let forgotten = u64::try_from(forgotten).unwrap_or(u64::MAX);
+            self.status.update(|facts| facts.forgotten = facts.forgotten.saturating_add(forgotten));
+            self.publish();
         }
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Config {
     pub(super) permanent: Vec<Arc<str>>,
     /// How long the answer "no such name" holds.
     pub(super) absent_ttl: Duration,
+    /// How long a name that was asked for on demand is kept without use.
+    pub(super) idle_after: Duration,
 }
 
 /// The session.
@@ -66,6 +68,8 @@ pub(super) struct Session {
     wanted: PerType<BTreeMap<Arc<str>, Want>>,
     /// Wanted names that do not exist, and until when that is believed.
     absent: PerType<HashMap<Arc<str>, Instant>>,
+    /// Clusters that were used, and when last.
+    used: HashMap<Arc<str>, Instant>,
     /// What is held, as it came.
     held: PerType<HashMap<Arc<str>, Held>>,
     /// What should be subscribed.
@@ -86,7 +90,8 @@ pub(super) struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Want {
     Permanent,
-    OnDemand,
+    /// Asked for last at this time.
+    OnDemand(Instant),
 }
 
 #[derive(Debug)]
@@ -127,6 +132,7 @@ impl Session {
             store: Store::new(),
             wanted,
             absent: PerType::default(),
+            used: HashMap::new(),
             held: PerType::default(),
             desired: PerType::default(),
             subscribed: PerType::default(),
@@ -141,7 +147,7 @@ impl Session {
     }
 
     /// Takes in what an earlier process held, as far as it still compiles, and wants the same names again.
-    pub(super) fn restore(&mut self, saved: LastGood) {
+    pub(super) fn restore(&mut self, saved: LastGood, now: Instant) {
         for SavedResource { name, version, resource } in saved.resources {
             let name: Arc<str> = name.into();
             let (Some(resource), true) = (resource, is_name(&name)) else { continue };
@@ -149,7 +155,7 @@ impl Session {
             if self.store.accept(kind, &name, &resource).is_ok() {
                 let wanted = self.wanted.get_mut(kind);
                 if ROOTS.contains(&kind) && name != self.config.inbound && wanted.len() < MAX_WANTED {
-                    wanted.entry(Arc::clone(&name)).or_insert(Want::OnDemand);
+                    wanted.entry(Arc::clone(&name)).or_insert(Want::OnDemand(now));
                 }
                 self.held.get_mut(kind).insert(name, Held { version, resource });
             }
@@ -159,16 +165,19 @@ impl Session {
     }
 
     /// Asks for what is wanted by its resource name.
-    pub(super) fn demand(&mut self, key: &DemandKey) -> Demanded {
+    pub(super) fn demand(&mut self, key: &DemandKey, now: Instant) -> Demanded {
         let name = key.name();
         let wanted = self.wanted.get_mut(key.kind());
-        if wanted.contains_key(&name) {
+        if let Some(want) = wanted.get_mut(&name) {
+            if let Want::OnDemand(asked) = want {
+                *asked = now;
+            }
             return Demanded::Known;
         }
         if wanted.len() >= MAX_WANTED || !is_name(&name) {
             return Demanded::Refused;
         }
-        wanted.insert(name, Want::OnDemand);
+        wanted.insert(name, Want::OnDemand(now));
         self.unsettled = true;
         Demanded::New
     }
@@ -290,7 +299,7 @@ impl Session {
             let wanted = self.wanted.get_mut(kind);
             let before = wanted.len();
             self.absent.get_mut(kind).retain(|name, until| {
-                let lapsed = *until <= now && wanted.get(name) == Some(&Want::OnDemand);
+                let lapsed = *until <= now && matches!(wanted.get(name), Some(Want::OnDemand(_)));
                 if lapsed {
                     wanted.remove(name);
                 }
@@ -300,11 +309,41 @@ impl Session {
         }
     }
 
+    /// Takes in which clusters were used lately, and lets go of destinations that lead to none that was for long: they are
+    /// unsubscribed, and asked for again at the next demand. How many there were. While the control plane is away all stay,
+    /// for nobody could tell them again.
+    pub(super) fn used(&mut self, clusters: Vec<Arc<str>>, now: Instant) -> usize {
+        self.used.extend(clusters.into_iter().map(|name| (name, now)));
+        if !self.connected {
+            return 0;
+        }
+        let (store, idle_after) = (&self.store, self.config.idle_after);
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < idle_after;
+        self.used.retain(|_, at| recent(at));
+        let used = &self.used;
+        let wanted = self.wanted.get_mut(ResourceType::Listener);
+        let before = wanted.len();
+        wanted.retain(|name, want| {
+            let mut keep = match want {
+                Want::Permanent => true,
+                Want::OnDemand(asked) => recent(asked),
+            };
+            if !keep {
+                store.needs(name, |kind, needed| keep |= kind == ResourceType::Cluster && used.contains_key(needed));
+            }
+            keep
+        });
+        let forgotten = before.saturating_sub(wanted.len());
+        self.absent.get_mut(ResourceType::Listener).retain(|name, _| wanted.contains_key(name));
+        self.unsettled |= forgotten > 0;
+        forgotten
+    }
+
     /// When [`Session::expire`] has something to do.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let lapsing = |kind| {
             let wanted = self.wanted.get(kind);
-            let on_demand = move |name: &Arc<str>| wanted.get(name) == Some(&Want::OnDemand);
+            let on_demand = move |name: &Arc<str>| matches!(wanted.get(name), Some(Want::OnDemand(_)));
             let lapsing = self.absent.get(kind).iter().filter(move |(name, _)| on_demand(name));
             lapsing.map(|(_, until)| *until).min()
         };

@@ -22,7 +22,7 @@ fn name(addresses: &[&[u8]]) -> own::Name {
 
 fn asked() -> Session {
     let mut session = connected(&[]);
-    assert_eq!(session.demand(&DemandKey::Host(HOST.into())), Demanded::New);
+    assert_eq!(session.demand(&DemandKey::Host(HOST.into()), Instant::now()), Demanded::New);
     assert_eq!(requests(&mut session), [format!("names +{HOST}")]);
     session
 }
@@ -38,7 +38,7 @@ fn known(session: &mut Session) -> Option<KnownName> {
 #[test]
 fn a_name_is_asked_for_once_and_its_addresses_are_published() {
     let mut session = asked();
-    assert_eq!(session.demand(&DemandKey::Host(HOST.into())), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Host(HOST.into()), Instant::now()), Demanded::Known);
     let both = name(&[&[10, 96, 0, 1], &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]);
     receive(&mut session, response(Name, "1", vec![resource(HOST, "1", &both)]));
     assert_eq!(known(&mut session), addresses(&["10.96.0.1", "fd00::1"]));
@@ -82,7 +82,7 @@ fn what_was_known_is_known_again_after_a_restart() {
     let saved = own::LastGood { resources: before.saved(), ..Default::default() };
     let mut after = connected(&[]);
     after.disconnect();
-    after.restore(saved);
+    after.restore(saved, Instant::now());
     assert_eq!(known(&mut after), addresses(&["10.96.0.1"]));
     after.connect();
     let asked: Arc<str> = requests(&mut after).join("; ").into();

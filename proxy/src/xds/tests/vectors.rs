@@ -19,12 +19,15 @@ use crate::config::{Known, Snapshot};
 
 pub(super) const TTL: Duration = Duration::from_secs(10);
 
+const IDLE: Duration = Duration::from_secs(1200);
+
 fn session(permanent: &[&str]) -> Session {
     Session::new(Config {
         node: core::Node { id: "web.shop".into(), ..Default::default() },
         inbound: INBOUND.into(),
         permanent: permanent.iter().map(|name| (*name).into()).collect(),
         absent_ttl: TTL,
+        idle_after: IDLE,
     })
 }
 
@@ -95,8 +98,8 @@ fn a_stream_begins_with_the_own_listener_and_the_trust_bundle() {
 #[test]
 fn a_name_asks_for_all_its_parts_at_once_and_shows_when_they_are_there() {
     let mut session = connected(&[]);
-    assert_eq!(session.demand(&DemandKey::Name(NAME.into())), Demanded::New);
-    assert_eq!(session.demand(&DemandKey::Name(NAME.into())), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Name(NAME.into()), Instant::now()), Demanded::New);
+    assert_eq!(session.demand(&DemandKey::Name(NAME.into()), Instant::now()), Demanded::Known);
     let expected = ["cds", "eds", "lds", "rds"].map(|kind| format!("{kind} +{NAME}"));
     assert_eq!(requests(&mut session), expected);
     for response in service("1") {
@@ -110,7 +113,7 @@ fn a_name_asks_for_all_its_parts_at_once_and_shows_when_they_are_there() {
 #[test]
 fn an_address_asks_for_its_listener_then_for_what_that_names() {
     let mut session = connected(&[]);
-    session.demand(&DemandKey::Name("10.96.0.12:80".into()));
+    session.demand(&DemandKey::Name("10.96.0.12:80".into()), Instant::now());
     assert_eq!(requests(&mut session), ["lds +10.96.0.12:80"]);
     let listener = samples::listener("10.96.0.12:80", NAME, "http");
     receive(&mut session, response(Listener, "1", vec![resource("10.96.0.12:80", "7", &listener)]));
@@ -146,18 +149,18 @@ fn routes_to_other_clusters_change_the_subscription_once_published() {
 async fn a_name_that_does_not_exist_is_absent_for_a_while() {
     let mut session = connected(&[]);
     let name: Arc<str> = "10.1.2.3:443".into();
-    session.demand(&DemandKey::Name(name.clone()));
+    session.demand(&DemandKey::Name(name.clone()), Instant::now());
     requests(&mut session);
     receive(&mut session, removal(Listener, "1", &[&name]));
     assert_eq!(requests(&mut session), ["lds ACK 1"]);
     assert_eq!(known(&session.snapshot().unwrap(), &name), "absent");
     let until = session.next_expiry().unwrap();
     session.expire(until - Duration::from_millis(1));
-    assert_eq!(session.demand(&DemandKey::Name(name.clone())), Demanded::Known, "still believed");
+    assert_eq!(session.demand(&DemandKey::Name(name.clone()), Instant::now()), Demanded::Known, "still believed");
     session.expire(until);
     assert_eq!(requests(&mut session), [format!("lds -{name}")]);
     assert_eq!(known(&session.snapshot().unwrap(), &name), "unknown");
-    assert_eq!(session.demand(&DemandKey::Name(name.clone())), Demanded::New, "asked for again");
+    assert_eq!(session.demand(&DemandKey::Name(name.clone()), Instant::now()), Demanded::New, "asked for again");
     assert_eq!(requests(&mut session), [format!("lds +{name}")]);
     assert_eq!(session.next_expiry(), None);
 }
@@ -182,20 +185,20 @@ fn an_absent_service_is_no_longer_asked_for_in_parts_until_it_appears() {
 fn absence_holds_while_the_control_plane_is_away() {
     let mut session = connected(&[]);
     let name: Arc<str> = "10.1.2.3:443".into();
-    session.demand(&DemandKey::Name(name.clone()));
+    session.demand(&DemandKey::Name(name.clone()), Instant::now());
     requests(&mut session);
     receive(&mut session, removal(Listener, "1", &[&name]));
     session.snapshot();
     session.disconnect();
     assert_eq!(session.next_expiry(), None);
     session.expire(Instant::now() + TTL * 10);
-    assert_eq!(session.demand(&DemandKey::Name(name)), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Name(name), Instant::now()), Demanded::Known);
 }
 
 #[test]
 fn reconnecting_tells_what_is_held() {
     let mut session = connected(&[]);
-    session.demand(&DemandKey::Name(NAME.into()));
+    session.demand(&DemandKey::Name(NAME.into()), Instant::now());
     requests(&mut session);
     all(&mut session, service("5"));
     session.snapshot();
@@ -305,7 +308,7 @@ fn the_own_listener_outlives_its_removal() {
 #[test]
 fn removed_services_go_and_their_parts_are_given_back() {
     let mut session = connected(&[]);
-    session.demand(&DemandKey::Name(NAME.into()));
+    session.demand(&DemandKey::Name(NAME.into()), Instant::now());
     all(&mut session, service("1"));
     session.snapshot();
     requests(&mut session);
@@ -321,16 +324,16 @@ fn removed_services_go_and_their_parts_are_given_back() {
 #[test]
 fn what_was_saved_is_restored_without_a_control_plane() {
     let mut before = connected(&[]);
-    before.demand(&DemandKey::Name(NAME.into()));
+    before.demand(&DemandKey::Name(NAME.into()), Instant::now());
     all(&mut before, service("3"));
-    before.demand(&DemandKey::Name("10.9.9.9:1".into()));
+    before.demand(&DemandKey::Name("10.9.9.9:1".into()), Instant::now());
     assert!(before.take_unsaved());
     assert!(!before.take_unsaved());
     let mut resources = before.saved();
     resources.push(tulle_proto::own::SavedResource { name: "junk".into(), ..Default::default() });
 
     let mut after = session(&[]);
-    after.restore(LastGood { resources, ..Default::default() });
+    after.restore(LastGood { resources, ..Default::default() }, Instant::now());
     assert_eq!(known(&after.snapshot().unwrap(), NAME), "service");
     after.connect();
     let lds: Vec<String> = requests(&mut after).into_iter().filter(|text| text.starts_with("lds")).collect();
@@ -338,16 +341,53 @@ fn what_was_saved_is_restored_without_a_control_plane() {
 }
 
 #[test]
+fn what_nobody_uses_is_forgotten_and_what_is_used_stays() {
+    const ADDRESS: &str = "10.96.0.12:80";
+    let mut session = connected(&["kept.shop.svc.cluster.local:80"]);
+    let start = Instant::now();
+    // Two names of one cluster, and one that nobody ever answered for.
+    for name in [NAME, ADDRESS, "10.9.9.9:1"] {
+        assert_eq!(session.demand(&DemandKey::Name(name.into()), start), Demanded::New);
+    }
+    all(&mut session, service("1"));
+    let listener = samples::listener(ADDRESS, NAME, "http");
+    all(&mut session, vec![response(Listener, "2", vec![resource(ADDRESS, "7", &listener)])]);
+    requests(&mut session);
+    session.snapshot();
+    let used = || vec![Arc::from(NAME)];
+    let minute = |n: u32| start + Duration::from_secs(60) * n;
+    assert_eq!(session.used(used(), minute(15)), 0);
+    // Asked for again lately: also without an answer it stays.
+    assert_eq!(session.demand(&DemandKey::Name("10.9.9.9:1".into()), minute(15)), Demanded::Known);
+    assert_eq!(session.used(vec![], minute(34)), 0, "used 19 minutes ago");
+    session.disconnect();
+    assert_eq!(session.used(vec![], minute(60)), 0, "nobody could tell it again");
+    session.connect();
+    requests(&mut session);
+    assert_eq!(session.used(used(), minute(60)), 1);
+    assert_eq!(requests(&mut session), ["lds -10.9.9.9:1"]);
+    assert_eq!(session.used(vec![], minute(80)), 2);
+    let expected =
+        [format!("cds -{NAME}"), format!("eds -{NAME}"), format!("lds -{ADDRESS} -{NAME}"), format!("rds -{NAME}")];
+    assert_eq!(requests(&mut session), expected);
+    let snapshot = session.snapshot().unwrap();
+    assert_eq!((known(&snapshot, NAME), known(&snapshot, ADDRESS)), ("unknown", "unknown"));
+    assert!(session.take_unsaved(), "the last-good file forgets it too");
+    assert_eq!(session.demand(&DemandKey::Name(NAME.into()), minute(81)), Demanded::New, "and is asked for again");
+    assert_eq!(session.used(vec![], minute(900)), 1, "but what is configured stays");
+}
+
+#[test]
 fn demands_are_bounded_and_names_checked() {
     let mut session = connected(&[]);
     for name in ["", "*", "a b:80", "a\n:80", &"x".repeat(400)] {
-        assert_eq!(session.demand(&DemandKey::Name(name.into())), Demanded::Refused, "{name:?}");
+        assert_eq!(session.demand(&DemandKey::Name(name.into()), Instant::now()), Demanded::Refused, "{name:?}");
     }
     for n in 0..MAX_WANTED {
-        assert_eq!(session.demand(&DemandKey::Name(format!("10.0.0.1:{n}").into())), Demanded::New);
+        assert_eq!(session.demand(&DemandKey::Name(format!("10.0.0.1:{n}").into()), Instant::now()), Demanded::New);
     }
-    assert_eq!(session.demand(&DemandKey::Name("10.0.0.2:1".into())), Demanded::Refused);
-    assert_eq!(session.demand(&DemandKey::Name("10.0.0.1:1".into())), Demanded::Known);
+    assert_eq!(session.demand(&DemandKey::Name("10.0.0.2:1".into()), Instant::now()), Demanded::Refused);
+    assert_eq!(session.demand(&DemandKey::Name("10.0.0.1:1".into()), Instant::now()), Demanded::Known);
     let burst = session.next_request().unwrap();
     assert_eq!(burst.resource_names_subscribe.len(), MAX_WANTED, "one request for a burst");
 }
