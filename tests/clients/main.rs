@@ -9,3 +9,6 @@ mod grpc;
 
 /// Envoy, by both protocol variants.
 mod envoy;
+
+/// Envoy in the mesh.
+mod mutual;
