@@ -12,7 +12,7 @@ use super::h2::check;
 use super::head::{Edit, RequestHead, ResponseHead};
 
 const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
-const EDIT: Edit<'_> = Edit { peer: Some("URI=spiffe://td/ns/a/sa/b"), keep_ours: false };
+const EDIT: Edit<'_> = Edit { peer: Some("URI=spiffe://td/ns/a/sa/b"), keep_ours: false, back: false, route: None };
 
 /// The head of a request: the beginning of one is not a whole one, and what is written reads as what was read.
 pub fn request_head(bytes: &[u8]) {

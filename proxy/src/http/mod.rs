@@ -88,7 +88,8 @@ pub(crate) enum Version {
 pub(crate) async fn serve(connection: Connection, io: Io, version: Version) {
     match version {
         Version::Http1 => h1::serve(&connection, io).await,
-        Version::Http2 => h2::serve(Rc::new(connection), io).await,
+        // Boxed: an HTTP/1 connection that waits must not hold the room of an HTTP/2 one.
+        Version::Http2 => Box::pin(h2::serve(Rc::new(connection), io)).await,
     }
 }
 

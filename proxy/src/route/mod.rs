@@ -281,7 +281,7 @@ mod tests {
             match verdict(&action, || step * (u32::MAX / 8_000)) {
                 Verdict::Cluster(id) => counts[id.0 as usize] += 1,
                 Verdict::Respond(500) => counts[0] += 1,
-                other => panic!("{other:?}"),
+                other @ (Verdict::Local | Verdict::Respond(_) | Verdict::Redirect(_)) => panic!("{other:?}"),
             }
         }
         assert_eq!(counts[2], 0);

@@ -242,10 +242,10 @@ impl Drop for BodyWriter {
 
 /// Removes the fields that are not passed on. `content-length` stays: it is no framing in HTTP/2. `keep_te`: so does `te`.
 fn drop_fields(headers: &mut HeaderMap, edit: super::head::Edit<'_>, keep_te: bool) {
-    let drops = |name: &http::HeaderName| match fields::role(name.as_str().as_bytes()) {
-        Role::ContentLength => false,
-        Role::Te => !keep_te,
-        role => !edit.passes(role),
+    let drops = |name: &http::HeaderName| {
+        let role = fields::role(name.as_str().as_bytes());
+        let kept = role == Role::ContentLength || (role == Role::Te && keep_te);
+        !kept && !edit.passes(role)
     };
     // Almost always there is nothing to drop: look first, collect only then.
     if headers.keys().any(drops) {
