@@ -40,6 +40,8 @@ pub(super) struct Attempt<'a> {
     pub(super) head: &'a RequestHead,
     /// An idle connection turned out to be closed: none of the others is tried.
     pub(super) fresh: bool,
+    /// When nobody is there, newer endpoints are waited for: even the last attempt need not be.
+    pub(super) patient: bool,
     pub(super) progress: &'a Progress,
 }
 
@@ -112,7 +114,7 @@ impl<'a> Attempt<'a> {
         let worker = self.cx.worker;
         let keys = worker.keys();
         let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
-        if !last && (lease.reused || endpoint.config.identity.is_some()) {
+        if (!last || self.patient) && (lease.reused || endpoint.config.identity.is_some()) {
             body.keep();
         }
         let reused = lease.reused;
@@ -146,7 +148,7 @@ impl<'a> Attempt<'a> {
         if self.head.authority().is_empty() {
             return Err(Failure::new(Reason::BadRequest).because("no host").into());
         }
-        if !last {
+        if !last || self.patient {
             body.keep();
         }
         let (lease, (reader, writer)) = loop {
@@ -228,10 +230,12 @@ impl<'a> Attempt<'a> {
         last: bool,
     ) -> Result<(), Stop> {
         let edit = self.reply_edit(endpoint);
+        if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten()
+            && (!last || self.patient && retry::is_absence(reason))
+        {
+            return Err(Failure::safe(reason).into());
+        }
         if !last {
-            if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten() {
-                return Err(Failure::safe(reason).into());
-            }
             // Whether the body is still at hand must be known before the reply is thrown away.
             let sent = self.progress.sent.bytes.get();
             if retry::wants(self.retry, self.head, &head) && sent == 0 && retry::spend(self.cx, &self.cluster.live) {

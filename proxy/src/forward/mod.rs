@@ -219,9 +219,12 @@ async fn send(
     retry::earn(live, &decision.cluster.config.budget, cx.worker.settings.workers);
     let mut tried = smallvec::SmallVec::<[usize; 4]>::new();
     let mut fresh = false;
+    let (mut limit, mut newer, mut patience) = (decision.retry.limit, None, retry::Patience::of(cx));
     loop {
-        let attempt = attempt::Attempt { cx, cluster: decision.cluster, retry: decision.retry, head, fresh, progress };
-        let last = progress.attempts.get() >= decision.retry.limit;
+        let cluster = newer.as_ref().unwrap_or(decision.cluster);
+        let patient = patience.is_left();
+        let attempt = attempt::Attempt { cx, cluster, retry: decision.retry, head, fresh, patient, progress };
+        let last = progress.attempts.get() >= limit;
         let stop = match attempt.run(body, reply, &mut tried, last).await {
             Ok(done) => {
                 retry::tell(cx, progress, true);
@@ -237,13 +240,18 @@ async fn send(
             }
             Stop::Again | Stop::Downstream(_) => return Err(stop),
         };
-        let allowed =
-            !last && !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
+        let repeatable = !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
         // Once for each request a closed idle connection is free: an application that closes them all the time is not
         // thereby asked more often than its clients ask.
         let free = failure.is_stale() && !fresh;
         fresh |= free;
-        if !allowed || !(free || retry::spend(cx, live)) {
+        if !repeatable || last || !(free || retry::spend(cx, live)) {
+            if repeatable && let Some(now) = Box::pin(patience.replaced(cx, cluster, &failure)).await {
+                newer = Some(now);
+                tried.clear();
+                limit = progress.attempts.get().saturating_add(decision.retry.limit);
+                continue;
+            }
             retry::tell(cx, progress, false);
             return Err(Stop::Failed(failure));
         }
