@@ -40,8 +40,6 @@ pub(super) struct Attempt<'a> {
     pub(super) head: &'a RequestHead,
     /// An idle connection turned out to be closed: none of the others is tried.
     pub(super) fresh: bool,
-    /// When nobody is there, newer endpoints are waited for: even the last attempt need not be.
-    pub(super) patient: bool,
     pub(super) progress: &'a Progress,
 }
 
@@ -77,6 +75,7 @@ impl<'a> Attempt<'a> {
         let Self { cx, cluster, progress, .. } = self;
         progress.attempts.set(progress.attempts.get().saturating_add(1));
         progress.reset.set(None);
+        progress.told_by_peer.set(false);
         let (index, active) = cluster.pick(&mut *cx.worker.rng.borrow_mut(), tried).map_err(Failure::from)?;
         tried.push(index);
         let endpoint = active.endpoint();
@@ -114,7 +113,8 @@ impl<'a> Attempt<'a> {
         let worker = self.cx.worker;
         let keys = worker.keys();
         let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
-        if (!last || self.patient) && (lease.reused || endpoint.config.identity.is_some()) {
+        if (!last || retry::is_patient(self.cx, self.progress)) && (lease.reused || endpoint.config.identity.is_some())
+        {
             body.keep();
         }
         let reused = lease.reused;
@@ -148,7 +148,7 @@ impl<'a> Attempt<'a> {
         if self.head.authority().is_empty() {
             return Err(Failure::new(Reason::BadRequest).because("no host").into());
         }
-        if !last || self.patient {
+        if !last || retry::is_patient(self.cx, self.progress) {
             body.keep();
         }
         let (lease, (reader, writer)) = loop {
@@ -231,8 +231,9 @@ impl<'a> Attempt<'a> {
     ) -> Result<(), Stop> {
         let edit = self.reply_edit(endpoint);
         if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten()
-            && (!last || self.patient && retry::is_absence(reason))
+            && (!last || retry::is_patient(self.cx, self.progress) && retry::is_absence(reason))
         {
+            self.progress.told_by_peer.set(true);
             return Err(Failure::safe(reason).into());
         }
         if !last {

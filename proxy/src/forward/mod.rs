@@ -92,6 +92,10 @@ pub(crate) struct Progress {
     pub(crate) read: Cell<bool>,
     /// The code with which the upstream reset the stream of the last attempt.
     pub(crate) reset: Cell<Option<ResetCode>>,
+    /// The last attempt failed in its peer proxy's words.
+    pub(crate) told_by_peer: Cell<bool>,
+    /// Until when newer endpoints are waited for, once they are.
+    pub(crate) patience: Cell<Option<Instant>>,
     pub(crate) sent: Relayed,
     pub(crate) received: Relayed,
     pub(crate) endpoint: RefCell<Option<Rc<EndpointState>>>,
@@ -108,6 +112,8 @@ impl Progress {
             replied: Cell::new(false),
             read: Cell::new(false),
             reset: Cell::new(None),
+            told_by_peer: Cell::new(false),
+            patience: Cell::new(None),
             sent: Relayed::default(),
             received: Relayed::default(),
             endpoint: RefCell::default(),
@@ -219,11 +225,10 @@ async fn send(
     retry::earn(live, &decision.cluster.config.budget, cx.worker.settings.workers);
     let mut tried = smallvec::SmallVec::<[usize; 4]>::new();
     let mut fresh = false;
-    let (mut limit, mut newer, mut patience) = (decision.retry.limit, None, retry::Patience::of(cx));
+    let (mut limit, mut newer) = (decision.retry.limit, None);
     loop {
         let cluster = newer.as_ref().unwrap_or(decision.cluster);
-        let patient = patience.is_left();
-        let attempt = attempt::Attempt { cx, cluster, retry: decision.retry, head, fresh, patient, progress };
+        let attempt = attempt::Attempt { cx, cluster, retry: decision.retry, head, fresh, progress };
         let last = progress.attempts.get() >= limit;
         let stop = match attempt.run(body, reply, &mut tried, last).await {
             Ok(done) => {
@@ -246,7 +251,7 @@ async fn send(
         let free = failure.is_stale() && !fresh;
         fresh |= free;
         if !repeatable || last || !(free || retry::spend(cx, live)) {
-            if repeatable && let Some(now) = Box::pin(patience.replaced(cx, cluster, &failure)).await {
+            if repeatable && let Some(now) = Box::pin(retry::replaced(cx, progress, cluster, &failure)).await {
                 newer = Some(now);
                 tried.clear();
                 limit = progress.attempts.get().saturating_add(decision.retry.limit);
@@ -328,7 +333,9 @@ async fn answer(cx: &Context<'_>, head: &RequestHead, reply: &mut Reply<'_>, pro
     let grpc = head.is_grpc().then_some(row.grpc);
     progress.status.set(if grpc.is_some() { 200 } else { row.status });
     progress.grpc_status.set(grpc);
-    reply.own(row.status, grpc, row.name, cx.direction.as_str()).await;
+    // Who said it is not changed by passing it on.
+    let who = if progress.told_by_peer.get() { Direction::Inbound } else { cx.direction };
+    reply.own(row.status, grpc, row.name, who.as_str()).await;
 }
 
 impl From<Failure> for Stop {

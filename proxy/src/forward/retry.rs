@@ -80,36 +80,25 @@ pub(super) const fn is_absence(reason: Reason) -> bool {
 /// How long newer endpoints are waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Endpoints that all have gone were replaced, and word of that is on its way: a request that nobody took waits for it, once
-/// in a while, and is then tried at the newer ones. Only towards others: an own application is there or not.
-#[derive(Debug)]
-pub(super) struct Patience {
-    has: bool,
-    until: Option<Instant>,
+/// Whether newer endpoints may be waited for. Only towards others: an own application is there or not.
+pub(super) fn is_patient(cx: &Context<'_>, progress: &Progress) -> bool {
+    cx.direction == Direction::Outbound && progress.patience.get().is_none_or(|until| Instant::now() < until)
 }
 
-impl Patience {
-    pub(super) fn of(cx: &Context<'_>) -> Self {
-        Self { has: cx.direction == Direction::Outbound, until: None }
+/// The cluster with other endpoints than those that were tried; none when they stay as they are. Endpoints that all have gone
+/// were replaced, and word of that is on its way: a request that nobody took waits for it.
+pub(super) async fn replaced(
+    cx: &Context<'_>,
+    progress: &Progress,
+    cluster: &Rc<ClusterState>,
+    failure: &Failure,
+) -> Option<Rc<ClusterState>> {
+    if !is_patient(cx, progress) || failure.retry != Retry::Safe || !is_absence(failure.reason) {
+        return None;
     }
-
-    pub(super) fn is_left(&self) -> bool {
-        self.has && self.until.is_none_or(|until| Instant::now() < until)
-    }
-
-    /// The cluster with other endpoints than those that were tried; none when they stay as they are.
-    pub(super) async fn replaced(
-        &mut self,
-        cx: &Context<'_>,
-        cluster: &Rc<ClusterState>,
-        failure: &Failure,
-    ) -> Option<Rc<ClusterState>> {
-        if !self.is_left() || failure.retry != Retry::Safe || !is_absence(failure.reason) {
-            return None;
-        }
-        let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
-        cx.worker.replaced(cluster, until).await
-    }
+    let until = progress.patience.get().unwrap_or_else(|| Instant::now() + PATIENCE);
+    progress.patience.set(Some(until));
+    cx.worker.replaced(cluster, until).await
 }
 
 /// How long to wait before the next attempt: doubling, with full jitter.
