@@ -1,9 +1,11 @@
 //! Composition root: builds everything once, starts the threads, and waits for the end. No logic.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use tokio::runtime::Builder;
@@ -191,13 +193,23 @@ async fn beside_the_path(
             None => std::future::pending().await,
         }
     };
+    let announcement = announce(identity.status.clone());
     tokio::select! {
         biased;
         never = Box::pin(xds::run(discovery)) => match never {},
         never = Box::pin(identity::run(identity)) => match never {},
+        never = announcement => match never {},
         () = Box::pin(dns) => {}
         () = admin => {}
     }
+}
+
+/// Says in the log how long it took to become ready.
+async fn announce(status: Status) -> Infallible {
+    let started = Instant::now();
+    status.ready().await;
+    tracing::info!(after_ms = started.elapsed().as_millis(), "ready");
+    std::future::pending().await
 }
 
 fn access_log(bootstrap: &Bootstrap) -> io::Result<(Option<AccessLog>, Option<AccessWriter>)> {

@@ -216,6 +216,23 @@ impl Worker {
         (view, None)
     }
 
+    /// A cluster as a newer configuration than the caller's has it; waits for one until `deadline`. None: it stays as it is,
+    /// or has gone.
+    pub(crate) async fn replaced(&self, cluster: &Rc<ClusterState>, deadline: Instant) -> Option<Rc<ClusterState>> {
+        let newer = async {
+            loop {
+                let changed = self.changed.notified();
+                let view = self.view();
+                let now = view.clusters().iter().find(|now| now.config.name == cluster.config.name)?;
+                if !Rc::ptr_eq(now, cluster) {
+                    return Some(Rc::clone(now));
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout_at(deadline, newer).await.ok().flatten()
+    }
+
     /// Waits for what the control plane is to say: longer while there is reason to expect it, since it is there, or
     /// since without it nothing can be done.
     async fn wait<T>(&self, answer: impl Future<Output = T>) -> Option<T> {

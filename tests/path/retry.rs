@@ -11,6 +11,7 @@ use tulle_testing::ports;
 use tulle_testing::sidecar::Sidecar;
 use tulle_testing::upstream::http2::grpc_frame;
 use tulle_testing::upstream::{Http2Reply, Http2Upstream, Reply, Upstream};
+use tulle_testing::wait;
 
 use crate::mesh;
 
@@ -206,4 +207,26 @@ async fn fresh_connections_that_the_application_closes_cost_no_safe_request() {
     let reply = client.response().await;
     assert_eq!((reply.status, reply.header("tulle-reason")), (502, Some("upstream_closed")), "{reply:?}");
     assert_eq!(app.requests().len(), 41, "it may have been carried out");
+}
+
+/// All replicas have ended and were replaced, and word of the new ones comes a moment later.
+#[tokio::test]
+async fn a_request_that_nobody_takes_waits_for_the_endpoints_that_replace_them() {
+    let control = mesh::control().await;
+    let app = Upstream::http1(|_| Reply::ok("here")).await;
+    let ended = mesh::server(&control, "app", &[(8080, "http", ports::free())]).await;
+    let service = || Service::http(&mesh::name("app")).retry(mesh::SAFE, 2);
+    control.publish(&service().endpoint(&ended.inbound(8080).to_string(), Some(&mesh::id("app"))));
+    let sidecar = mesh::client(&control, &["app"]).await;
+    let refused = async || mesh::metric(&ended, "tulle_requests_total", &["reason=\"connect_refused\""]).await;
+    // Those that are not replaced are waited for in vain, for a moment.
+    let reply = raw::get(sidecar.outbound(&mesh::name("app")), "/", "app.shop").await;
+    assert_eq!((reply.status, reply.header("tulle-reason")), (503, Some("connect_refused")), "{reply:?}");
+    let before = refused().await;
+    let replace = async {
+        wait::until_ready("the request to be refused", || async { (refused().await > before).then_some(()) }).await;
+        control.publish(&service().endpoint(&app.addr().to_string(), None));
+    };
+    let (reply, ()) = tokio::join!(raw::get(sidecar.outbound(&mesh::name("app")), "/", "app.shop"), replace);
+    assert_eq!((reply.status, reply.text().as_str()), (200, "here"), "{reply:?}");
 }

@@ -70,6 +70,13 @@ impl Status {
         self.facts.borrow().connected
     }
 
+    /// Waits until the proxy is ready for the first time.
+    pub async fn ready(&self) {
+        let mut facts = self.facts.subscribe();
+        // An error would be the end of all senders, and this handle is one.
+        let _ = facts.wait_for(|facts| facts.is_ready(SystemTime::now())).await;
+    }
+
     /// Follows the facts.
     pub fn subscribe(&self) -> watch::Receiver<Facts> {
         self.facts.subscribe()

@@ -77,6 +77,7 @@ impl<'a> Attempt<'a> {
         let Self { cx, cluster, progress, .. } = self;
         progress.attempts.set(progress.attempts.get().saturating_add(1));
         progress.reset.set(None);
+        progress.told_by_peer.set(false);
         let (index, active) = cluster.pick(&mut *cx.worker.rng.borrow_mut(), tried).map_err(Failure::from)?;
         tried.push(index);
         let endpoint = active.endpoint();
@@ -114,7 +115,8 @@ impl<'a> Attempt<'a> {
         let worker = self.cx.worker;
         let keys = worker.keys();
         let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
-        if !last && (lease.reused || endpoint.config.identity.is_some()) {
+        if (!last || retry::is_patient(self.cx, self.progress)) && (lease.reused || endpoint.config.identity.is_some())
+        {
             body.keep();
         }
         let reused = lease.reused;
@@ -148,7 +150,7 @@ impl<'a> Attempt<'a> {
         if self.head.authority().is_empty() {
             return Err(Failure::new(Reason::BadRequest).because("no host").into());
         }
-        if !last {
+        if !last || retry::is_patient(self.cx, self.progress) {
             body.keep();
         }
         let (lease, (reader, writer)) = loop {
@@ -230,10 +232,13 @@ impl<'a> Attempt<'a> {
         last: bool,
     ) -> Result<(), Stop> {
         let edit = self.reply_edit(endpoint);
+        if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten()
+            && (!last || retry::is_patient(self.cx, self.progress) && retry::is_absence(reason))
+        {
+            self.progress.told_by_peer.set(true);
+            return Err(Failure::safe(reason).into());
+        }
         if !last {
-            if let Some(reason) = edit.keep_ours.then(|| spared(&head)).flatten() {
-                return Err(Failure::safe(reason).into());
-            }
             // Whether the body is still at hand must be known before the reply is thrown away.
             let sent = self.progress.sent.bytes.get();
             if retry::wants(self.retry, self.head, &head) && sent == 0 && retry::spend(self.cx, &self.cluster.live) {

@@ -93,6 +93,10 @@ pub(crate) struct Progress {
     pub(crate) read: Cell<bool>,
     /// The code with which the upstream reset the stream of the last attempt.
     pub(crate) reset: Cell<Option<ResetCode>>,
+    /// The last attempt failed in its peer proxy's words.
+    pub(crate) told_by_peer: Cell<bool>,
+    /// Until when newer endpoints are waited for, once they are.
+    pub(crate) patience: Cell<Option<Instant>>,
     pub(crate) sent: Relayed,
     pub(crate) received: Relayed,
     pub(crate) endpoint: RefCell<Option<Rc<EndpointState>>>,
@@ -109,6 +113,8 @@ impl Progress {
             replied: Cell::new(false),
             read: Cell::new(false),
             reset: Cell::new(None),
+            told_by_peer: Cell::new(false),
+            patience: Cell::new(None),
             sent: Relayed::default(),
             received: Relayed::default(),
             endpoint: RefCell::default(),
@@ -242,11 +248,12 @@ async fn send(
         .map(|changes| Rewritten { changes, path: changes.path.as_ref().map(|path| path.apply(head.path())) });
     let mut tried = smallvec::SmallVec::<[usize; 4]>::new();
     let mut fresh = false;
+    let (mut limit, mut newer) = (decision.retry.limit, None);
     loop {
-        let Decision { cluster, retry, .. } = *decision;
-        let route = rewritten.as_ref();
+        let cluster = newer.as_ref().unwrap_or(decision.cluster);
+        let (retry, route) = (decision.retry, rewritten.as_ref());
         let attempt = attempt::Attempt { cx, cluster, retry, route, head, fresh, progress };
-        let last = progress.attempts.get() >= decision.retry.limit;
+        let last = progress.attempts.get() >= limit;
         let stop = match attempt.run(body, reply, &mut tried, last).await {
             Ok(done) => {
                 retry::tell(cx, progress, true);
@@ -262,13 +269,18 @@ async fn send(
             }
             Stop::Again | Stop::Downstream(_) => return Err(stop),
         };
-        let allowed =
-            !last && !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
+        let repeatable = !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
         // Once for each request a closed idle connection is free: an application that closes them all the time is not
         // thereby asked more often than its clients ask.
         let free = failure.is_stale() && !fresh;
         fresh |= free;
-        if !allowed || !(free || retry::spend(cx, live)) {
+        if !repeatable || last || !(free || retry::spend(cx, live)) {
+            if repeatable && let Some(now) = Box::pin(retry::replaced(cx, progress, cluster, &failure)).await {
+                newer = Some(now);
+                tried.clear();
+                limit = progress.attempts.get().saturating_add(decision.retry.limit);
+                continue;
+            }
             retry::tell(cx, progress, false);
             return Err(Stop::Failed(failure));
         }
@@ -345,7 +357,9 @@ async fn answer(cx: &Context<'_>, head: &RequestHead, reply: &mut Reply<'_>, pro
     let grpc = head.is_grpc().then_some(row.grpc);
     progress.status.set(if grpc.is_some() { 200 } else { row.status });
     progress.grpc_status.set(grpc);
-    reply.own(row.status, grpc, row.name, cx.direction.as_str()).await;
+    // Who said it is not changed by passing it on.
+    let who = if progress.told_by_peer.get() { Direction::Inbound } else { cx.direction };
+    reply.own(row.status, grpc, row.name, who.as_str()).await;
 }
 
 impl From<Failure> for Stop {

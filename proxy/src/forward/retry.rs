@@ -4,6 +4,7 @@
 //! still at hand, and the cluster's budget has a token. Each request earns a share of a token, time earns the minimum.
 
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -15,7 +16,8 @@ use crate::codec::head::{RequestHead, ResponseHead};
 use crate::config::cluster::RetryBudget;
 use crate::config::route::RetryPolicy;
 use crate::telemetry::events::RetryOutcome;
-use crate::view::Live;
+use crate::telemetry::labels::Direction;
+use crate::view::{ClusterState, Live};
 
 /// Most tokens that are saved up: a burst of failures when an endpoint dies under load.
 const MAX_TOKENS: f64 = 100.0;
@@ -68,6 +70,35 @@ pub(super) fn spend(cx: &Context<'_>, live: &Live) -> bool {
         cx.worker.telemetry.events().retry_budget_exhausted.increment();
     }
     granted
+}
+
+/// Whether a reason says that nobody is there.
+pub(super) const fn is_absence(reason: Reason) -> bool {
+    matches!(reason, Reason::ConnectTimeout | Reason::ConnectRefused | Reason::ConnectFailed | Reason::Draining)
+}
+
+/// How long newer endpoints are waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether newer endpoints may be waited for. Only towards others: an own application is there or not.
+pub(super) fn is_patient(cx: &Context<'_>, progress: &Progress) -> bool {
+    cx.direction == Direction::Outbound && progress.patience.get().is_none_or(|until| Instant::now() < until)
+}
+
+/// The cluster with other endpoints than those that were tried; none when they stay as they are. Endpoints that all have gone
+/// were replaced, and word of that is on its way: a request that nobody took waits for it.
+pub(super) async fn replaced(
+    cx: &Context<'_>,
+    progress: &Progress,
+    cluster: &Rc<ClusterState>,
+    failure: &Failure,
+) -> Option<Rc<ClusterState>> {
+    if !is_patient(cx, progress) || failure.retry != Retry::Safe || !is_absence(failure.reason) {
+        return None;
+    }
+    let until = progress.patience.get().unwrap_or_else(|| Instant::now() + PATIENCE);
+    progress.patience.set(Some(until));
+    cx.worker.replaced(cluster, until).await
 }
 
 /// How long to wait before the next attempt: doubling, with full jitter.
