@@ -1,5 +1,6 @@
 //! The cluster: two nodes in two zones, Kubernetes' own programs on the first, CoreDNS in a pod.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -71,6 +72,14 @@ impl Cluster {
     /// The first node, whose network the API server shares.
     pub(crate) fn node(&self) -> &Node {
         &self.nodes[0]
+    }
+
+    /// The network configuration of each node, by file.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn networks(&self) -> anyhow::Result<Vec<BTreeMap<String, String>>> {
+        self.nodes.iter().map(Node::networks).collect()
     }
 
     /// Starts the API server and waits until it is ready.

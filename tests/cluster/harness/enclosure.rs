@@ -65,7 +65,8 @@ pub(crate) fn furnish(folders: [&Path; 3]) -> anyhow::Result<()> {
     for dir in ["/var/lib", "/var/log"] {
         run(words(&format!("mount -t tmpfs -o mode=755 tulle {dir}")))?;
     }
-    Ok(())
+    // What a kubelet mounts for a pod is seen by its node's runtime, which has mounts of its own.
+    run(words("mount --make-rshared /")).map(drop)
 }
 
 /// Share of the processors that a cgroup of the cluster has while others want them too, as each version of cgroups says it:

@@ -20,6 +20,7 @@ mod service;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use load::Load;
+pub(crate) use node::CNI;
 
 use std::process::Command;
 

@@ -1,5 +1,6 @@
 //! A node: a network namespace with containerd, a kubelet and kube-proxy in it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,12 @@ pub(crate) const API_SERVER: &str = "https://10.55.0.1:6443";
 
 /// The address of the cluster's name server.
 const DNS: &str = "10.96.0.10";
+
+/// Where every node has its own CNI plugins (`bin`) and network configurations (`conf`).
+pub(crate) const CNI: &str = "/run/tulle/cni";
+
+/// Where Debian puts CNI's own plugins, and those that are used.
+const PLUGINS: (&str, [&str; 4]) = ("/usr/lib/cni", ["bridge", "host-local", "loopback", "portmap"]);
 
 /// A node of the cluster. Node N has the address 10.55.0.N, the pods 10.244.N.0/24 and the zone `zone-N`.
 #[derive(Debug)]
@@ -82,8 +89,14 @@ impl Node {
     /// When a file cannot be written or it cannot be started.
     pub(crate) fn start_runtime(&mut self) -> anyhow::Result<()> {
         let dir = self.dir.display();
-        fs::create_dir_all(self.dir.join("cni"))?;
-        fs::write(self.dir.join("cni/10-bridge.conflist"), self.network().to_string())?;
+        for dir in ["conf", "bin"] {
+            fs::create_dir_all(self.dir.join(dir))?;
+            fs::create_dir_all(Path::new(CNI).join(dir))?;
+        }
+        fs::write(self.dir.join("conf/10-bridge.conflist"), self.network().to_string())?;
+        for plugin in PLUGINS.1 {
+            fs::copy(Path::new(PLUGINS.0).join(plugin), self.dir.join("bin").join(plugin))?;
+        }
         let config = format!(
             r#"version = 2
 root = "{dir}/containerd"
@@ -95,14 +108,32 @@ sandbox_image = "docker.io/tulle-test/pause:1"
 # Without CAP_SYS_RESOURCE a process cannot shield itself better than it is shielded.
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/usr/lib/cni"
-conf_dir = "{dir}/cni"
+bin_dir = "{CNI}/bin"
+conf_dir = "{CNI}/conf"
 "#,
             number = self.number
         );
         fs::write(self.dir.join("containerd.toml"), config)?;
-        let command = self.words(&format!("containerd --log-level warn --config {dir}/containerd.toml"));
+        let script = format!(
+            "mount --bind {dir}/conf {CNI}/conf && mount --bind {dir}/bin {CNI}/bin &&
+             exec containerd --log-level warn --config {dir}/containerd.toml"
+        );
+        let mut command = self.words("unshare --mount --propagation slave -- sh -c");
+        command.arg(script);
         self.start("containerd", command)
+    }
+
+    /// The files of the node's network configuration, by name.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn networks(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let read = |entry: std::io::Result<fs::DirEntry>| {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, fs::read_to_string(path)?))
+        };
+        fs::read_dir(self.dir.join("conf"))?.map(read).collect()
     }
 
     /// Loads an image from a tar.

@@ -9,7 +9,7 @@ use crate::harness::{Cluster, Load};
 pub(crate) const SHOP: &str = include_str!("../manifests/shop.yaml");
 
 /// The chart, of this source.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm/tulle");
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm/tulle");
 
 /// The application without a mesh: what fails from here on is the mesh's doing.
 pub(crate) fn plain(cluster: &mut Cluster) -> anyhow::Result<()> {

@@ -2,8 +2,12 @@
 
 /// Change under load.
 mod change;
+/// Redirect rules from the node.
+mod cni;
 /// What a sidecar costs.
 mod cost;
+/// Names, while nobody else knows them.
+mod dns;
 /// Tulle comes, and goes.
 mod install;
 /// Routes of the Gateway API.
@@ -34,11 +38,13 @@ pub(crate) const CHAPTERS: &[Chapter] = &[
     chapter("strict", traffic::strict),
     chapter("opted-out", traffic::opted_out),
     chapter("job", traffic::job),
+    chapter("dns", dns::captured),
     chapter("routes", routes::routes),
     chapter("memory", cost::memory),
     chapter("servers-change", change::servers),
     chapter("mesh-changes", change::mesh),
     chapter("restarts", change::restarts),
+    chapter("cni", cni::cni),
     chapter("uninstall", install::uninstall),
 ];
 

@@ -73,6 +73,6 @@ pub(crate) fn seen(cluster: &Cluster, namespace: &str, from: &str, url: &str) ->
 }
 
 /// The client certificate as the server saw it; empty when there was none.
-fn certificate(seen: &Value) -> &str {
+pub(crate) fn certificate(seen: &Value) -> &str {
     seen["headers"]["X-Forwarded-Client-Cert"][0].as_str().unwrap_or_default()
 }
