@@ -84,7 +84,8 @@ async fn past_its_end_the_certificate_is_dropped_and_the_next_one_taken() {
     control_plane.stop();
     while proxy.next().await.is_some() {}
     assert!(!proxy.status.facts().has_identity(SystemTime::now()));
-    assert!(proxy.status.facts().identity_error.unwrap().contains("cannot connect to"));
+    let failed = proxy.facts("a failed renewal", |now| now.identity_error.is_some()).await;
+    assert!(failed.identity_error.unwrap().contains("cannot connect to"));
     control_plane.restart().await;
     assert!(proxy.next().await.is_some());
 }
