@@ -89,9 +89,10 @@ fn environment(plan: &Plan<'_>, more: Vec<Value>) -> Vec<Value> {
     // Two seconds before the kubelet kills it.
     let deadline = options.drain_seconds.unwrap_or_else(|| plan.grace.saturating_sub(2)).clamp(1, 3600);
     all.push(value("TULLE_DRAIN_DEADLINE", &format!("{deadline}s")));
-    // A native sidecar is told to end when the application has: nobody is left to send it anything.
-    let least = if plan.inject.native { "1ms".to_owned() } else { format!("{}s", deadline.min(5)) };
-    all.push(value("TULLE_DRAIN_MIN", &least));
+    // A native sidecar is told to end when the application has. Until word of that is everywhere, it tells those who come all
+    // the same that nobody is there, and they try elsewhere.
+    let least = if plan.inject.native { 2 } else { 5 };
+    all.push(value("TULLE_DRAIN_MIN", &format!("{}s", deadline.min(least))));
     all.extend(more);
     all
 }

@@ -74,7 +74,9 @@ pub(super) fn spend(cx: &Context<'_>, live: &Live) -> bool {
 
 /// Whether a reason says that nobody is there.
 pub(super) const fn is_absence(reason: Reason) -> bool {
-    matches!(reason, Reason::ConnectTimeout | Reason::ConnectRefused | Reason::ConnectFailed | Reason::Draining)
+    use Reason::{ConnectFailed, ConnectRefused, ConnectTimeout, Draining, TlsHandshake};
+    // One that ends breaks off handshakes.
+    matches!(reason, ConnectTimeout | ConnectRefused | ConnectFailed | Draining | TlsHandshake)
 }
 
 /// How long newer endpoints are waited for.

@@ -79,7 +79,10 @@ func (l *load) start(rate int, url string) {
 				return
 			case <-tick.C:
 			}
-			for due := int(time.Since(begun).Seconds() * float64(rate)); made < due; made++ {
+			// At twice the rate at most: a flood would be another test.
+			due := int(time.Since(begun).Seconds() * float64(rate))
+			for burst := 0; made < due && burst < 2; burst++ {
+				made++
 				l.under.Add(1)
 				go l.request(client, url)
 			}
