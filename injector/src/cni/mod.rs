@@ -1,6 +1,6 @@
 //! The CNI plugin `tulle-cni`: redirect rules written from the node, for clusters whose pods may not have NET_ADMIN.
 //!
-//! [`plugin`] is what the container runtime runs for each pod; [`install`] is the DaemonSet that keeps it on a node. The two
+//! `plugin` is what the container runtime runs for each pod; `install` is the DaemonSet that keeps it on a node. The two
 //! share nothing but files.
 
 /// What a call is told.
