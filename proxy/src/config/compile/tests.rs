@@ -242,8 +242,8 @@ fn routes_that_would_have_to_be_ignored_in_part_are_refused() {
     );
     assert_eq!(refused_route(|_, action| action.cluster_specifier = None), at("route.cluster is missing"));
     assert_eq!(
-        refused_route(|_, action| action.prefix_rewrite = "/x".into()),
-        at("route.prefix_rewrite is not supported by this proxy")
+        refused_route(|_, action| action.hash_policy.push(rds::route_action::HashPolicy::default())),
+        at("route.hash_policy is not supported by this proxy")
     );
     assert_eq!(
         refused_route(|_, action| action.timeout = Some(google::Duration { seconds: -1, nanos: 0 })),
