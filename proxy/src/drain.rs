@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::{Notify, watch};
@@ -53,6 +53,8 @@ struct Shared {
     work: Box<[Work]>,
     /// Told by workers that have run out of work while not running.
     idle: Notify,
+    /// The process is about to end. Written by the control thread.
+    ending: AtomicBool,
 }
 
 /// A counter with a cache line of its own.
@@ -65,7 +67,7 @@ impl Drain {
     pub fn new(workers: usize) -> Self {
         let work = (0..workers).map(|_| Work::default()).collect();
         let (phase, asked) = (watch::Sender::default(), watch::Sender::default());
-        Self(Arc::new(Shared { phase, asked, work, idle: Notify::new() }))
+        Self(Arc::new(Shared { phase, asked, work, idle: Notify::new(), ending: AtomicBool::new(false) }))
     }
 
     /// The signal of one worker, made on its thread. The worker must run [`DrainSignal::follow`].
@@ -110,6 +112,17 @@ impl Drain {
     /// Guards held in all workers. What another worker has just taken or dropped may be missing.
     pub fn in_progress(&self) -> usize {
         self.0.work.iter().map(|work| work.0.load(Ordering::Acquire)).sum()
+    }
+
+    /// Whether the process may end: there is no work, and from now on [`DrainSignal::arrive`] lets none in. When there is
+    /// some after all, it goes on.
+    pub(crate) fn end(&self) -> bool {
+        self.0.ending.store(true, Ordering::SeqCst);
+        // With the fence of `arrive`: either we see its guard, or it sees that we end.
+        fence(Ordering::SeqCst);
+        let ended = self.in_progress() == 0;
+        self.0.ending.store(ended, Ordering::SeqCst);
+        ended
     }
 
     /// Waits until a worker runs out of work, or until one has since the last call; only told while not running.
@@ -193,6 +206,14 @@ impl DrainSignal {
     pub fn guard(&self) -> Guard {
         self.0.set_count(self.0.count.get() + 1);
         Guard(Rc::clone(&self.0))
+    }
+
+    /// A guard for a peer that is about to come in; none when the process is ending, and the peer must not be led to
+    /// believe that it was heard.
+    pub(crate) fn arrive(&self) -> Option<Guard> {
+        let guard = self.guard();
+        fence(Ordering::SeqCst);
+        (!self.0.drain.0.ending.load(Ordering::SeqCst)).then_some(guard)
     }
 
     /// Follows the process's phase for as long as it is polled; to be run once by the worker.
@@ -312,6 +333,18 @@ mod tests {
         drain.advance(Phase::Forced);
         assert!(poll!(follow.as_mut()).is_pending());
         assert!(poll!(late.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn nobody_comes_in_once_the_end_is_decided() {
+        let drain = Drain::new(1);
+        let signal = drain.signal(0);
+        let arrived = signal.arrive();
+        assert!(arrived.is_some() && !drain.end(), "there is work");
+        assert!(signal.arrive().is_some(), "it goes on, so others may come");
+        drop(arrived);
+        assert!(drain.end());
+        assert!(signal.arrive().is_none());
     }
 
     #[tokio::test]

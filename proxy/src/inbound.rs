@@ -212,7 +212,12 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
     let Some(keys) = cx.keys() else {
         return Err(Failure::new(Reason::CertExpired).because("this proxy has no certificate"));
     };
-    let arriving = cx.drain.guard();
+    // After the handshake a peer sends its request at once, and would not know whether it was served: none is begun
+    // that the end of the process would cut.
+    let Some(arriving) = cx.drain.arrive() else {
+        relay::abort(socket.tcp());
+        return Err(Reason::Draining.into());
+    };
     let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
     cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
     let handshake::Accepted { mut io, peer, inside } = accepted?;

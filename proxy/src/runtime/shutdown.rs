@@ -152,8 +152,10 @@ pub async fn run(drain: &Drain, plan: Plan, signals: &mut impl Signals) -> Ended
         }
         let step = machine.step(now, drain.in_progress());
         drain.advance(step.phase);
-        if let Some(ended) = step.ended {
-            return ended;
+        match step.ended {
+            Some(Ended::Drained) if !drain.end() => {}
+            Some(ended) => return ended,
+            None => {}
         }
         tokio::select! {
             // Signals first: a second one must count even while work ends all the time.
