@@ -36,6 +36,7 @@ const HEADS: &[&str] = &["tests/conformance/heads.rs::malformed_heads_reach_nobo
 const FLOODS: &[&str] = &["tests/conformance/floods.rs::floods_are_stopped_or_cost_little"];
 const HEAD_LIMITS: &[&str] = &[
     "tests/path/boundary_limits.rs::heads_have_a_largest_size",
+    "tests/path/http2.rs::heads_have_as_many_fields_as_in_http1",
     "tests/path/boundary_limits.rs::heads_of_replies_have_one_too",
 ];
 

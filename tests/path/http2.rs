@@ -63,6 +63,25 @@ async fn versions_are_converted() {
     http1_to_http2(&sidecar, &new).await;
 }
 
+#[tokio::test]
+async fn heads_have_as_many_fields_as_in_http1() {
+    let control = mesh::control().await;
+    let app = Upstream::http1(|_| Reply::ok("x")).await;
+    publish_http1_only(&control, &Service::http(&mesh::name("old")).endpoint(&app.addr().to_string(), None));
+    let sidecar = mesh::client(&control, &["old"]).await;
+    let client = Http2Client::connect(sidecar.outbound(&mesh::name("old"))).await;
+    // The authority is a field in HTTP/1, and counts here too.
+    let many = |count: usize| request("GET", "old.shop", "/", &vec![("x", "y"); count - 1]);
+    let good = client.exchange(many(100), "", None).await.expect("an answer");
+    assert_eq!((good.status, app.requests().len()), (200, 1));
+    for count in [101, 1_000] {
+        let reply = client.exchange(many(count), "", None).await.expect("an answer");
+        assert_eq!((reply.status, reply.header("tulle-reason")), (431, Some("headers_too_large")), "{count} fields");
+    }
+    let good = client.exchange(many(2), "", None).await.expect("an answer, on the same connection");
+    assert_eq!((good.status, app.requests().len()), (200, 2));
+}
+
 async fn http2_to_http1(sidecar: &Sidecar, app: &Upstream) {
     let client = Http2Client::connect(sidecar.outbound(&mesh::name("old"))).await;
     let cookies = [("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers"), ("x-kept", "yes")];

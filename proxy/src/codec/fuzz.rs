@@ -67,7 +67,7 @@ pub fn chunked_body(bytes: &[u8]) {
 /// an HTTP/1 upstream as the same request, however its body is framed.
 pub fn http2_head(bytes: &[u8]) {
     let Some(parts) = http2_parts(bytes) else { return };
-    if check::request(&parts).is_err() {
+    if check::request(&parts, LIMITS.fields).is_err() {
         return;
     }
     let head = RequestHead::H2(Box::new(parts));

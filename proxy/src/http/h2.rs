@@ -5,9 +5,11 @@ use std::rc::Rc;
 use super::{Connection, Idle};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
-use crate::codec::h2::server::{Call, Connection as Wire};
-use crate::codec::h2::{Fault, H2Error};
-use crate::codec::reply::Reply;
+use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
+use crate::codec::h2::check::Refusal;
+use crate::codec::h2::server::{Arrival, Call, Connection as Wire, Reply};
+use crate::codec::h2::{Fault, H2Error, ResetCode};
+use crate::codec::reply::Reply as AnyReply;
 use crate::conn::Io;
 use crate::drain::{Guard, Phase};
 use crate::spawn;
@@ -17,8 +19,8 @@ use crate::spawn;
 pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     let mut arriving = connection.arriving.take();
     let limits = &connection.worker.settings.limits;
-    let max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
-    let handshake = tokio::time::timeout(limits.header_timeout, Wire::accept(io, max_header_bytes)).await;
+    let handshake =
+        tokio::time::timeout(limits.header_timeout, Wire::accept(io, connection.worker.head_limits())).await;
     let mut wire = match handshake {
         Ok(Ok(wire)) => wire,
         Ok(Err(error)) => return failed(&connection, &error),
@@ -31,7 +33,8 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
             // Frames first: streams that are open must go on.
             biased;
             call = wire.next() => match call {
-                Some(Ok(call)) => {
+                Some(Ok(Arrival::Refused(refusal, reply))) => refuse(&connection, refusal, reply),
+                Some(Ok(Arrival::Call(call))) => {
                     idle.begin();
                     begin(&connection, call);
                     drop(arriving.take());
@@ -64,12 +67,27 @@ fn begin(connection: &Rc<Connection>, call: Call) {
 
 fn exchange(connection: Rc<Connection>, (head, body, reply): Call, busy: Guard) -> impl Future<Output = ()> {
     let mut body = BodyIn::from(body);
-    let mut reply = Reply::H2(reply);
+    let mut reply = AnyReply::H2(reply);
     #[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
     async move {
         let _busy = busy;
         connection.request(&head, &mut body, &mut reply).await;
     }
+}
+
+/// Answers a head that cannot be served. Its stream is over, the others go on.
+fn refuse(connection: &Connection, refusal: Refusal, mut reply: Reply) {
+    let (status, reason) = match refusal {
+        Refusal::TooLarge => (Some(431), Reason::HeadersTooLarge),
+        Refusal::Connect => (Some(405), Reason::BadRequest),
+        Refusal::Malformed => (None, Reason::BadRequest),
+    };
+    tracing::debug!(downstream = %connection.downstream, ?refusal, "request refused");
+    count(connection, reason);
+    let Some(status) = status else { return reply.reset(ResetCode::PROTOCOL) };
+    let extra = [(REASON_HEADER, reason.as_str()), (PROXY_HEADER, connection.direction.as_str())];
+    // That the peer has gone is nothing to say about a request that is refused.
+    let _ = reply.own(status, &extra);
 }
 
 fn failed(connection: &Connection, error: &H2Error) {

@@ -12,10 +12,17 @@ pub(crate) enum Refusal {
     Malformed,
     /// CONNECT, which this proxy does not serve.
     Connect,
+    /// More fields than allowed.
+    TooLarge,
 }
 
-/// Checks a head before anything else reads it.
-pub(crate) fn request(head: &Parts) -> Result<(), Refusal> {
+/// Checks a head before anything else reads it. `max_fields` is the limit of HTTP/1 too: what is taken here can be
+/// passed on there.
+pub(crate) fn request(head: &Parts, max_fields: usize) -> Result<(), Refusal> {
+    let authority = head.uri.authority();
+    if head.headers.len().saturating_add(usize::from(authority.is_some())) > max_fields {
+        return Err(Refusal::TooLarge);
+    }
     if head.method == http::Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -35,8 +42,7 @@ pub(crate) fn request(head: &Parts) -> Result<(), Refusal> {
     if hosts.next().is_some() {
         return Err(Refusal::Malformed);
     }
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
-    let good = match (authority, host) {
+    let good = match (authority.map(http::uri::Authority::as_str), host) {
         (Some(authority), None) => fields::is_authority(authority.as_bytes()),
         (None, Some(host)) => fields::is_authority(host.as_bytes()),
         (Some(authority), Some(host)) => {
@@ -56,7 +62,17 @@ mod tests {
     }
 
     fn request_of(parts: Parts) -> Result<(), Refusal> {
-        request(&parts)
+        request(&parts, 100)
+    }
+
+    #[test]
+    fn as_many_fields_as_in_http1() {
+        let with = |count: usize| {
+            let request = http::Request::get("http://a.test/f");
+            check((0..count).fold(request, |request, n| request.header("x", n)))
+        };
+        assert_eq!(with(99), Ok(()), "the authority counts as well");
+        assert_eq!(with(100), Err(Refusal::TooLarge), "one name many times is many fields");
     }
 
     #[test]

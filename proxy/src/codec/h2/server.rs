@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::check::{self, Refusal};
 use super::{BodyReader, BodyWriter, H2Error, ResetCode};
 use crate::codec::fields;
+use crate::codec::h1::parse::Limits;
 use crate::codec::head::{Edit, RequestHead, ResponseHead};
 use crate::conn::Io;
 
@@ -17,6 +18,7 @@ use crate::conn::Io;
 pub(crate) struct Connection {
     wire: h2::server::Connection<Batch, Bytes>,
     batch: Batch,
+    max_fields: usize,
 }
 
 impl fmt::Debug for Connection {
@@ -28,44 +30,44 @@ impl fmt::Debug for Connection {
 /// A request: head, body, and where the reply goes.
 pub(crate) type Call = (RequestHead, BodyReader, Reply);
 
+/// What a peer opened a stream for.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Call(Call),
+    /// A request that breaks the rules: it is to be answered, or reset.
+    Refused(Refusal, Reply),
+}
+
 impl Connection {
-    /// Exchanges prefaces and settings. `max_header_bytes` bounds the decoded header list of a request.
-    pub(crate) async fn accept(io: Io, max_header_bytes: u32) -> Result<Self, H2Error> {
+    /// Exchanges prefaces and settings. `limits` are those of a request's head, decoded.
+    pub(crate) async fn accept(io: Io, limits: Limits) -> Result<Self, H2Error> {
         let mut builder = h2::server::Builder::new();
         builder
             .initial_connection_window_size(super::CONNECTION_WINDOW)
             .initial_window_size(super::STREAM_WINDOW)
             .max_frame_size(super::MAX_FRAME)
             .max_concurrent_streams(super::MAX_STREAMS)
-            .max_header_list_size(max_header_bytes)
+            .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(super::SEND_BUFFER)
             .data_frame_budget(super::SMALL_FRAMES);
         let batch = Batch::new(io);
         let wire = batch.drive(builder.handshake(batch.clone())).await?;
-        Ok(Self { wire, batch })
+        Ok(Self { wire, batch, max_fields: limits.fields })
     }
 
     /// The next request; none when the connection is over. Also moves every stream's frames, so it must be polled all
-    /// the time. Requests that break the rules are refused here. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Result<Call, H2Error>> {
-        loop {
-            let (request, mut respond) = match self.batch.drive(self.wire.accept()).await? {
-                Ok(call) => call,
-                Err(error) => return Some(Err(error.into())),
-            };
-            let (head, body) = request.into_parts();
-            match check::request(&head) {
-                Ok(()) => {
-                    return Some(Ok((RequestHead::H2(Box::new(head)), BodyReader::new(body), Reply { respond })));
-                }
-                Err(Refusal::Malformed) => respond.send_reset(h2::Reason::PROTOCOL_ERROR),
-                Err(Refusal::Connect) => {
-                    let mut refusal = Response::new(());
-                    *refusal.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
-                    let _ = respond.send_response(refusal, true);
-                }
-            }
-        }
+    /// the time. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Result<Arrival, H2Error>> {
+        let (request, respond) = match self.batch.drive(self.wire.accept()).await? {
+            Ok(call) => call,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let (head, body) = request.into_parts();
+        let reply = Reply { respond };
+        Some(Ok(match check::request(&head, self.max_fields) {
+            Ok(()) => Arrival::Call((RequestHead::H2(Box::new(head)), BodyReader::new(body), reply)),
+            Err(refusal) => Arrival::Refused(refusal, reply),
+        }))
     }
 
     /// Whether any stream is open.
