@@ -183,6 +183,9 @@ pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Op
     let (Some(status), Some(version)) = (lexed.code, lexed.version) else {
         return Err(HeadError::Lexical("status line"));
     };
+    if lexed.headers.len() > limits.fields {
+        return Err(HeadError::TooLarge);
+    }
     if !(100..=999).contains(&status) {
         return Err(HeadError::Lexical("status code"));
     }

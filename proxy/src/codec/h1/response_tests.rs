@@ -96,4 +96,7 @@ fn heads_larger_than_the_limit_are_refused() {
     assert!(parse(head(LIMITS.bytes - rest), false).is_ok());
     assert_eq!(parse(head(LIMITS.bytes - rest + 1), false).err(), Some(HeadError::TooLarge));
     assert_eq!(parse(&head(100_000).as_bytes()[..LIMITS.bytes], false).err(), Some(HeadError::TooLarge));
+    let many = |count: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(count));
+    assert!(parse(many(LIMITS.fields), false).is_ok());
+    assert_eq!(parse(many(LIMITS.fields + 1), false).err(), Some(HeadError::TooLarge));
 }
