@@ -19,6 +19,8 @@ pub(super) struct Half {
     end: usize,
     /// In place of a buffer while bulk moves between plain sockets.
     pipe: Option<Pipe>,
+    /// There was no pipe to be had: it is not asked for again and again.
+    pipeless: bool,
     /// Size of the next buffer.
     size: Size,
     /// Something was written since the last flush.
@@ -114,10 +116,9 @@ impl Half {
 
     /// Reads once. `to_plain`: the writer is a plain socket. A buffer or pipe is kept only if something is in it.
     fn poll_read<R: Stream>(&mut self, cx: &mut Context<'_>, from: &mut R, to_plain: bool) -> Poll<Result<(), Broken>> {
-        if self.size == Size::Large
-            && to_plain
-            && let Some(socket) = from.plain()
-            && let Some(mut pipe) = self.pipe.take().or_else(Pipe::take)
+        let bulk = self.size == Size::Large && to_plain && !self.pipeless;
+        if let Some(socket) = from.plain().filter(|_| bulk)
+            && let Some(mut pipe) = self.pipe()
         {
             let read = ready!(pipe.poll_fill(cx, socket)).map_err(Broken::From)?;
             match read {
@@ -148,6 +149,13 @@ impl Half {
         self.buffer = Some(buffer);
         self.moved = true;
         Poll::Ready(Ok(()))
+    }
+
+    /// The pipe held, or an empty one.
+    fn pipe(&mut self) -> Option<Pipe> {
+        let pipe = self.pipe.take().or_else(Pipe::take);
+        self.pipeless = pipe.is_none();
+        pipe
     }
 
     fn poll_flush<W: Stream>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<Result<(), Broken>> {
