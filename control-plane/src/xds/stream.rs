@@ -258,7 +258,7 @@ impl<'a, S: Session> Stream<'a, S> {
         self.shared.metrics.pushes.get_or_create(&label).inc();
         let count = u64::try_from(resources).unwrap_or(u64::MAX);
         self.shared.metrics.resources.get_or_create(&label).inc_by(count);
-        tracing::trace!(node = self.client.id, r#type = %ty, resources, removed, "sent");
+        tracing::debug!(node = self.client.id, r#type = %ty, resources, removed, "sent");
         response
     }
 }
