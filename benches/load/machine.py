@@ -1,5 +1,6 @@
 """Processes on their CPU, and what they cost: CPU time from schedstat, memory as Pss."""
 
+import contextlib
 import pathlib
 import re
 import signal
@@ -79,6 +80,27 @@ def get(address, path="/", host="origin"):
     with socket.create_connection(address, timeout=2) as stream:
         stream.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
         return int(stream.recv(64).split()[1])
+
+
+CONGESTION = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
+
+@contextlib.contextmanager
+def unpaced():
+    """No pacing by TCP meanwhile: BBR paces the loopback too, and what a relay costs is then mostly timers."""
+    before = CONGESTION.read_text()
+    if before.strip() != "bbr":
+        yield
+        return
+    try:
+        CONGESTION.write_text("cubic")
+    except PermissionError:
+        print("TCP paces here (bbr), which only root may change: G4 says little", flush=True)
+    try:
+        yield
+    finally:
+        if CONGESTION.read_text() != before:
+            CONGESTION.write_text(before)
 
 
 def busy():

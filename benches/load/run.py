@@ -209,7 +209,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     proxy, tulle = args.proxy or build("dist", "tulle-proxy"), args.tulle or build("dev", "tulle")
     begun, running = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="tulle-load-") as folder:
+    with machine.unpaced(), tempfile.TemporaryDirectory(prefix="tulle-load-") as folder:
         folder = pathlib.Path(folder)
         certs.make(folder)
         found = [p for p in peers.found(folder, proxy, tulle) if not args.peers or p.name in args.peers]

@@ -5,6 +5,8 @@ import platform
 import re
 import subprocess
 
+from machine import CONGESTION
+
 # What the chart shows of a result: the first row of each, and its title. Less is better in all of them.
 CHARTED = (
     ("HTTP/1.1 pair", "HTTP/1.1 through two sidecars, mutual TLS", "CPU µs per request"),
@@ -55,7 +57,8 @@ def versions(found):
 
 def machine():
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return f"{cpu[1] if cpu else platform.machine()}, Linux {platform.release().split('-')[0]}"
+    congestion = CONGESTION.read_text().strip()
+    return f"{cpu[1] if cpu else platform.machine()}, Linux {platform.release().split('-')[0]}, TCP {congestion}"
 
 
 # Legible on white and on black, so that one file serves every theme.
