@@ -49,6 +49,7 @@ struct EndpointDump {
     health: &'static str,
     weight: u32,
     zone: Arc<str>,
+    for_zones: Arc<[Arc<str>]>,
     /// Service account as `NAMESPACE/NAME`, when the endpoint is meshed.
     account: Option<String>,
     workload: Option<String>,
@@ -101,12 +102,13 @@ impl ServiceDump {
 
 impl EndpointDump {
     fn of(endpoint: &Endpoint) -> Self {
-        let Endpoint { address, port, health: condition, weight, locality, account, workload } = endpoint;
+        let Endpoint { address, port, health: condition, weight, locality, for_zones, account, workload } = endpoint;
         Self {
             address: if address.is_ipv6() { format!("[{address}]:{port}") } else { format!("{address}:{port}") },
             health: health(*condition),
             weight: *weight,
             zone: locality.zone.clone(),
+            for_zones: for_zones.clone(),
             account: account.as_ref().map(|a| format!("{}/{}", a.namespace, a.service_account)),
             workload: workload.as_ref().map(ToString::to_string),
         }

@@ -75,4 +75,6 @@ pub struct SliceEndpoint {
     pub health: Health,
     /// Where it runs.
     pub locality: Locality,
+    /// Zones whose clients it is meant for; empty when nothing is said of that.
+    pub for_zones: Arc<[Arc<str>]>,
 }

@@ -18,7 +18,10 @@ pub(super) fn service(index: &Index, service: &Arc<Service>, problems: &mut Vec<
     let policy = service.policy.or(&namespace);
     let spread = Spread { levels: levels(service, policy.failover.as_deref()), threshold: policy.failover_threshold() };
     let port = |port: &ServicePort| {
-        let endpoints = endpoints(index, service, port, problems);
+        let mut endpoints = endpoints(index, service, port, problems);
+        if policy.failover.is_some() || !all_hinted(&endpoints) {
+            endpoints.iter_mut().for_each(|endpoint| endpoint.for_zones = Arc::default());
+        }
         PortView {
             port: port.port,
             protocol: service.policy.protocol_of(port.port, port.protocol, &namespace),
@@ -44,6 +47,13 @@ fn levels(service: &Service, annotated: Option<&[FailoverLevel]>) -> Vec<Failove
         None if service.prefer_close => vec![FailoverLevel::Zone, FailoverLevel::Region, FailoverLevel::Any],
         None => Vec::new(),
     }
+}
+
+/// Whether each endpoint that takes requests is meant for some zones. If not, hints are being written or taken back, and
+/// following some of them would leave out the others.
+/// Source: the Kubernetes reference, "Topology Aware Routing", safeguards.
+fn all_hinted(endpoints: &[Endpoint]) -> bool {
+    endpoints.iter().all(|endpoint| endpoint.health != Health::Ready || !endpoint.for_zones.is_empty())
 }
 
 /// Endpoints of one port: of workloads the service selects, then of its slices, where they add an address.
@@ -124,6 +134,7 @@ fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
         health: endpoint.health,
         weight: workload.map_or(1, |w| w.weight),
         locality,
+        for_zones: endpoint.for_zones.clone(),
         account: workload.and_then(|w| Account::of(w, port)),
         workload: workload.map(|w| owner_of(w)),
     }

@@ -72,7 +72,7 @@ pub struct PortView {
     pub port: Port,
     /// What is spoken there.
     pub protocol: Protocol,
-    /// Endpoints, ordered by address, no address and port twice.
+    /// Endpoints, ordered by address, no address and port twice. Either every ready one is meant for some zones, or none.
     pub endpoints: Arc<[Endpoint]>,
     /// Identities the endpoints have.
     pub accounts: Arc<BTreeSet<Account>>,
@@ -104,6 +104,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Where it runs.
     pub locality: Locality,
+    /// Zones whose clients it is meant for. Empty where that does not count: see [`PortView::endpoints`].
+    pub for_zones: Arc<[Arc<str>]>,
     /// Identity it has in the mesh; none when it is not meshed.
     pub account: Option<Account>,
     /// Owner of the workload, for telemetry, where the address belongs to one.
@@ -119,9 +121,15 @@ impl Endpoint {
             health: workload.health,
             weight: workload.weight,
             locality: workload.locality.clone(),
+            for_zones: Arc::default(),
             account: Account::of(workload, port),
             workload: Some(Key { namespace: workload.key.namespace.clone(), name: workload.owner.clone() }),
         }
+    }
+
+    /// Whether it is meant for clients in `zone`.
+    pub(crate) fn is_for(&self, zone: &str) -> bool {
+        self.for_zones.iter().any(|meant| **meant == *zone)
     }
 }
 

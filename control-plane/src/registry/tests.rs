@@ -6,11 +6,13 @@ use tulle_proto::ResourceType::{self, Cluster, Endpoint as Eds, Listener, Route}
 
 use super::{Mesh, Registry, Writer};
 use crate::model::delta::Item;
-use crate::model::policy::Mtls;
+use crate::model::endpoint::{SliceEndpoint, SlicePort};
+use crate::model::policy::{FailoverLevel, Mtls};
 use crate::model::service::{ServicePort, TargetPort};
 use crate::model::workload::WorkloadPort;
 use crate::model::{
-    Delta, Health, Key, Labels, Locality, Namespace, Object, Origin, Policy, Port, Protocol, Service, Workload,
+    Delta, EndpointSlice, Health, Key, Labels, Locality, Namespace, Object, Origin, Policy, Port, Protocol, Service,
+    Workload,
 };
 
 const WEB: &str = "web.shop.svc.cluster.local:80";
@@ -72,6 +74,24 @@ fn of_workload(workload: Workload) -> Item {
     item(&format!("{}.yaml", workload.key.name), Object::Workload(Arc::new(workload)))
 }
 
+/// A slice of `web`: for each endpoint its address, its health, and the zone it is meant for.
+fn of_slice(endpoints: &[(&str, Health, Option<&str>)]) -> Item {
+    let endpoint = |(address, health, zone): &(&str, Health, Option<&str>)| SliceEndpoint {
+        address: address.parse().unwrap(),
+        health: *health,
+        locality: Locality::default(),
+        for_zones: zone.iter().map(|zone| Arc::from(*zone)).collect(),
+    };
+    let slice = EndpointSlice {
+        key: Key::new("shop", "web-x"),
+        created: None,
+        service: "web".into(),
+        ports: vec![SlicePort { name: "http".into(), port: port(8080), protocol: None }],
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    };
+    item("slice.yaml", Object::EndpointSlice(Arc::new(slice)))
+}
+
 fn of_namespace(policy: Policy) -> Item {
     let namespace = Namespace { key: Key::new("shop", "shop"), created: None, policy };
     item("shop.yaml", Object::Namespace(Arc::new(namespace)))
@@ -126,6 +146,33 @@ fn a_service_has_the_endpoints_it_selects() {
     let mesh = bench.upsert(of_workload(workload("web-3", "10.1.0.3")));
     assert_eq!(endpoints(&mesh, "web").len(), 3);
     assert_eq!(mesh.problems(), []);
+}
+
+#[test]
+fn hints_count_when_every_ready_endpoint_has_them_and_no_annotation_says_otherwise() {
+    use Health::{Draining, Ready, Unready};
+    let selects_nothing = |policy| of_service(Service { selector: Labels::new(), policy, ..service("web") });
+    let mut bench = Bench { writer: Writer::default() };
+    bench.upsert(selects_nothing(Policy::default()));
+    let hinted = |mesh: &Mesh| {
+        let view = mesh.service(&Key::new("shop", "web")).unwrap();
+        view.ports[0].endpoints.iter().filter(|endpoint| endpoint.is_for("a")).count()
+    };
+    let (one, two) = (("10.1.0.1", Ready, Some("a")), ("10.1.0.2", Ready, Some("a")));
+    for (others, expected) in [
+        (vec![two], 2),
+        (vec![("10.1.0.2", Ready, Some("b"))], 1),
+        (vec![("10.1.0.2", Draining, None), ("10.1.0.3", Unready, None)], 1),
+        (vec![two, ("10.1.0.3", Ready, None)], 0),
+    ] {
+        let mesh = bench.upsert(of_slice(&[vec![one], others.clone()].concat()));
+        assert_eq!(hinted(&mesh), expected, "{others:?}");
+    }
+    // What comes and goes with a hint is the endpoints, and nothing else.
+    let mesh = bench.upsert(of_slice(&[one, two]));
+    assert_eq!((hinted(&mesh), changed(&mesh, WEB)), (2, [1, 1, 1, 6]));
+    let policy = Policy { failover: Some(vec![FailoverLevel::Any]), ..Policy::default() };
+    assert_eq!(hinted(&bench.upsert(selects_nothing(policy))), 0);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct EndpointInput {
     spread: Spread,
     /// The client's; the empty one where distance does not count, so that clients everywhere share the resource.
     from: Locality,
+    /// Whether endpoints that are meant for the client's zone come before all levels.
+    hinted: bool,
     endpoints: Arc<[Endpoint]>,
     /// Identities of the accounts among the endpoints.
     identities: BTreeMap<Account, Arc<str>>,
@@ -40,13 +42,16 @@ pub(super) fn input(scope: &Scope, naming: &Naming, name: Arc<str>, subject: &Su
     if scope.locality.zone.is_empty() {
         spread.levels.clear();
     }
-    let from = if spread.levels.is_empty() { Locality::default() } else { scope.locality.clone() };
+    let hinted = subject.endpoints.iter().any(|e| e.health == Health::Ready && e.is_for(&scope.locality.zone));
+    let everywhere = spread.levels.is_empty() && !hinted;
+    let from = if everywhere { Locality::default() } else { scope.locality.clone() };
     let identity = |account: &Account| Some((account.clone(), naming.identity(account)?));
     EndpointInput {
         name,
         envoy: scope.client == ClientKind::Envoy,
         spread,
         from,
+        hinted,
         endpoints: subject.endpoints.clone(),
         identities: subject.accounts.iter().filter_map(identity).collect(),
     }
@@ -56,7 +61,7 @@ impl EndpointInput {
     pub(super) fn build(&self) -> ClusterLoadAssignment {
         let mut groups: BTreeMap<(usize, &Locality), Vec<&Endpoint>> = BTreeMap::new();
         for endpoint in &*self.endpoints {
-            if let Some(level) = level(&self.spread, &self.from, &endpoint.locality) {
+            if let Some(level) = self.level(endpoint) {
                 groups.entry((level, &endpoint.locality)).or_default().push(endpoint);
             }
         }
@@ -78,13 +83,22 @@ impl EndpointInput {
         ClusterLoadAssignment {
             cluster_name: self.name.to_string(),
             endpoints: endpoints.collect(),
-            policy: (!self.spread.levels.is_empty()).then(|| AssignmentPolicy {
+            policy: (self.hinted || !self.spread.levels.is_empty()).then(|| AssignmentPolicy {
                 // The factor at which `threshold` percent healthy count as enough.
                 overprovisioning_factor: Some(wire::number(10_000_u32.div_ceil(self.spread.threshold.max(1)))),
                 ..AssignmentPolicy::default()
             }),
             ..ClusterLoadAssignment::default()
         }
+    }
+
+    /// How far an endpoint is, the nearest first; none when nothing reaches it. What is not meant for the client's zone
+    /// stays within reach: a hint that is wrong costs a longer way, not a request.
+    fn level(&self, endpoint: &Endpoint) -> Option<usize> {
+        if self.hinted && endpoint.is_for(&self.from.zone) {
+            return Some(0);
+        }
+        level(&self.spread, &self.from, &endpoint.locality).map(|level| level.saturating_add(1))
     }
 
     fn endpoint(&self, endpoint: &Endpoint) -> LbEndpoint {

@@ -31,6 +31,18 @@ struct EndpointManifest {
     addresses: Vec<Located<String>>,
     conditions: Option<Conditions>,
     zone: Option<String>,
+    hints: Option<Hints>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hints {
+    for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ForZone {
+    name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -65,9 +77,12 @@ pub(in crate::source) fn endpoint_slice(at: &At<'_>, manifest: &EndpointSliceMan
     for endpoint in manifest.endpoints.iter().flatten() {
         let health = endpoint.conditions.as_ref().map_or(Health::Ready, Conditions::health);
         let locality = Locality::new("", endpoint.zone.as_deref().unwrap_or_default());
+        let hints = endpoint.hints.iter().flat_map(|hints| &hints.for_zones).flatten();
+        let for_zones: Arc<[_]> = hints.map(|hint| Arc::from(hint.name.as_str())).collect();
         for text in &endpoint.addresses {
             let address = address(at, &object, text)?;
-            endpoints.push(SliceEndpoint { address, health, locality: locality.clone() });
+            let (locality, for_zones) = (locality.clone(), for_zones.clone());
+            endpoints.push(SliceEndpoint { address, health, locality, for_zones });
         }
     }
     let slice = EndpointSlice {

@@ -101,22 +101,12 @@ pub(in crate::source) fn service(
         selector: selector.map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
         cluster_ips: cluster_ips(at, &object, spec)?,
         ports,
-        prefer_close: prefers_close(manifest),
+        prefer_close: spec.traffic_distribution.as_deref().is_some_and(|value| value.starts_with("Prefer")),
         publish_unready: spec.publish_not_ready_addresses.unwrap_or(false),
         policy,
         key: object.key,
     };
     Ok(Converted { object: Some(Object::Service(Arc::new(service))), problems })
-}
-
-/// Whether endpoints near the client are wanted. The hints in slices say the same of each endpoint; here the zones say
-/// it, which are known of every endpoint.
-/// Source: the Kubernetes reference, "Traffic distribution" and "Topology Aware Routing".
-fn prefers_close(manifest: &ServiceManifest) -> bool {
-    let distribution = manifest.spec.traffic_distribution.as_deref();
-    let topology = manifest.metadata.annotation("service.kubernetes.io/topology-mode");
-    distribution.is_some_and(|value| value.starts_with("Prefer"))
-        || topology.is_some_and(|mode| mode.eq_ignore_ascii_case("auto"))
 }
 
 /// The addresses; none for a headless service, and for one that was given none yet.
