@@ -44,6 +44,9 @@ mod retry;
 /// Routes of the Gateway API.
 mod routes;
 
+/// Routes of calls, from sidecar to sidecar.
+mod grpc_routes;
+
 /// Which endpoint a request goes to.
 mod failover;
 

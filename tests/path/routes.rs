@@ -20,23 +20,24 @@ use tulle_testing::upstream::{Reply, Upstream};
 use crate::http2::publish_http1_only;
 use crate::mesh;
 
-/// The services of every test here, and the route of one.
-fn manifests(rules: &str) -> String {
+/// The services of every test of routes, and the route of one.
+pub(crate) fn manifests(kind: &str, rules: &str) -> String {
+    let protocol = kind.trim_end_matches("Route").to_lowercase();
     let service = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
-             spec: {{ports: [{{name: http, port: 80}}]}}\n---\n"
+             spec: {{ports: [{{name: {protocol}, port: 80}}]}}\n---\n"
         )
     };
     let services: String = ["web", "one", "two"].map(service).concat();
     format!(
-        "{services}apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+        "{services}apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: r, namespace: shop}}\n\
          spec:\n  parentRefs: [{{group: '', kind: Service, name: web}}]\n  rules:\n{rules}"
     )
 }
 
 /// The resource that says where requests to `web` go, as the control plane makes it for the client `web` of `shop`.
-async fn translated(manifests: &str) -> tulle_proto::Any {
+pub(crate) async fn translated(manifests: &str) -> tulle_proto::Any {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("mesh.yaml"), manifests).expect("a file");
     let (items, problems) = file::read(directory.path());
@@ -79,7 +80,7 @@ impl Routed {
         for (name, app) in [("one", &one), ("two", &two)] {
             publish_http1_only(&control, &Service::http(&mesh::name(name)).endpoint(&app.addr().to_string(), None));
         }
-        control.set_any(ResourceType::Route, web.name(), translated(&manifests(rules)).await);
+        control.set_any(ResourceType::Route, web.name(), translated(&manifests("HTTPRoute", rules)).await);
         let proxy = mesh::client(&control, &["web"]).await;
         Self { control, proxy, one, _two: two }
     }
