@@ -17,7 +17,7 @@ use crate::source::object::at::{At, LastGood, Located};
 use crate::source::object::meta::Meta;
 
 /// Filters of a GRPCRoute.
-const FILTERS: Kinds = Kinds(&["RequestHeaderModifier", "ResponseHeaderModifier"]);
+pub(super) const FILTERS: Kinds = Kinds(&["RequestHeaderModifier", "ResponseHeaderModifier"]);
 
 /// A GRPCRoute as written. Hosts are not looked at: a route of a Service is for all names of that.
 #[derive(Clone, Debug, Deserialize)]

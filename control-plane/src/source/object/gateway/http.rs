@@ -14,7 +14,8 @@ use crate::source::object::at::{At, LastGood, Located};
 use crate::source::object::meta::Meta;
 
 /// Filters of an HTTPRoute.
-const FILTERS: Kinds = Kinds(&["RequestHeaderModifier", "ResponseHeaderModifier", "URLRewrite", "RequestRedirect"]);
+pub(super) const FILTERS: Kinds =
+    Kinds(&["RequestHeaderModifier", "ResponseHeaderModifier", "URLRewrite", "RequestRedirect"]);
 
 /// An HTTPRoute as written. Hosts are not looked at: a route of a Service is for all names of that.
 /// Source: Gateway API, `HTTPRouteSpec.hostnames`.

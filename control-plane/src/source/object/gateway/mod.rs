@@ -9,6 +9,8 @@ mod refs;
 mod text;
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

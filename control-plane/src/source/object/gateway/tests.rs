@@ -7,21 +7,21 @@ use crate::model::{Kind, Object, Problem, Route};
 use crate::source::file;
 
 /// What the file source makes of `text`.
-fn read(text: &str) -> (Vec<Object>, Vec<Problem>) {
+pub(super) fn read(text: &str) -> (Vec<Object>, Vec<Problem>) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("a.yaml"), text).unwrap();
     let (items, problems) = file::read(directory.path());
     (items.into_iter().map(|item| item.object).collect(), problems)
 }
 
-fn http(rules: &str) -> String {
+pub(super) fn http(rules: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop, generation: 4}}\n\
          spec:\n  parentRefs: [{{group: '', kind: Service, name: web}}]\n  rules: {rules}\n"
     )
 }
 
-fn grpc(rules: &str) -> String {
+pub(super) fn grpc(rules: &str) -> String {
     http(rules).replace("HTTPRoute", "GRPCRoute")
 }
 
