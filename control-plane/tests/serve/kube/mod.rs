@@ -2,6 +2,7 @@
 
 mod api;
 mod cluster;
+mod definitions;
 mod routes;
 
 use std::time::{Duration, SystemTime};
