@@ -189,7 +189,7 @@ async fn keys(settings: &Settings) -> anyhow::Result<Keys> {
         }
         Source::Kubernetes(kubeconfig) => {
             let client = kube::client(kubeconfig.as_deref()).await.context("no cluster to be seen")?;
-            let (store, ca, issuer) = loop {
+            let (store, found, issuer) = loop {
                 match SecretStore::open(client.clone(), settings).await {
                     Ok(opened) => break opened,
                     Err(error) => {
@@ -198,7 +198,8 @@ async fn keys(settings: &Settings) -> anyhow::Result<Keys> {
                     }
                 }
             };
-            Ok(Keys { issuer, authority: Arc::new(Authority::in_cluster(store, ca)), client: Some(client) })
+            let authority = Arc::new(Authority::in_cluster(store, found, settings));
+            Ok(Keys { issuer, authority, client: Some(client) })
         }
     }
 }

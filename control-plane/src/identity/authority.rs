@@ -1,8 +1,9 @@
 //! The signer, its published roots and their rotation.
 //!
 //! Roots are published in two places: to the discovery streams, and where a proxy gets its first one: as
-//! `trust-bundle.pem` in the state directory, or in the cluster (`status`). Rotation is three steps, each for an operator to take once the step before has
-//! reached every proxy (ID-16).
+//! `trust-bundle.pem` in the state directory, or in the cluster (`status`). Rotation of a root that was made here is three
+//! steps, each for an operator to take once the step before has reached every proxy (ID-16); for one that was given, `overlap`
+//! takes them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,7 +17,8 @@ use tulle_identity::spiffe::{SpiffeError, SpiffeId};
 use tulle_identity::svid::TrustBundle;
 use tulle_identity::token::TokenError;
 
-use super::secret::SecretStore;
+use super::overlap::Overlap;
+use super::secret::{Found, SecretStore};
 use crate::settings::Settings;
 
 /// File name of the published roots in the state directory.
@@ -29,8 +31,8 @@ pub(crate) struct Authority {
     ca: RwLock<Arc<BuiltInCa>>,
     bundle: watch::Sender<Arc<TrustBundle>>,
     kept: Kept,
-    /// One step of a rotation at a time.
-    rotating: Mutex<()>,
+    /// Held over each step of a rotation.
+    overlap: Mutex<Overlap>,
 }
 
 /// Where keys are.
@@ -96,19 +98,19 @@ impl Authority {
             Some(files) => BuiltInCa::from_files(&files.cert, &files.key, None, &settings.trust_domain)?,
         };
         let kept = Kept::Directory(settings.state_dir.join(BUNDLE_FILE));
-        let authority = Self::new(ca.with_limits(limits(settings)), kept);
+        let authority = Self::new(ca.with_limits(limits(settings)), kept, Overlap::new(settings.leaf_ttl, None));
         authority.publish()?;
         Ok(authority)
     }
 
-    /// The authority `ca` that is kept in a Secret of the cluster.
-    pub(crate) fn in_cluster(store: SecretStore, ca: BuiltInCa) -> Self {
-        Self::new(ca, Kept::Secret(store))
+    /// The authority that was found in a Secret of the cluster.
+    pub(crate) fn in_cluster(store: SecretStore, found: Found, settings: &Settings) -> Self {
+        Self::new(found.ca, Kept::Secret(store), Overlap::new(settings.leaf_ttl, found.retired))
     }
 
-    fn new(ca: BuiltInCa, kept: Kept) -> Self {
-        let bundle = watch::Sender::new(ca.bundle());
-        Self { ca: RwLock::new(Arc::new(ca)), bundle, kept, rotating: Mutex::new(()) }
+    fn new(ca: BuiltInCa, kept: Kept, overlap: Overlap) -> Self {
+        let bundle = watch::Sender::new(trusted(&ca, &overlap));
+        Self { ca: RwLock::new(Arc::new(ca)), bundle, kept, overlap: Mutex::new(overlap) }
     }
 
     fn ca(&self) -> Arc<BuiltInCa> {
@@ -133,7 +135,11 @@ impl Authority {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, SignError> {
-        self.ca().sign(csr, id, dns_names, ttl, now)
+        let mut answer = self.ca().sign(csr, id, dns_names, ttl, now)?;
+        if let Some(roots) = answer.last_mut() {
+            *roots = self.bundle.borrow().pem();
+        }
+        Ok(answer)
     }
 
     /// Takes one step of a rotation and publishes its roots. Certificates of the old root stay valid until `Finish`.
@@ -141,7 +147,7 @@ impl Authority {
     /// # Errors
     /// When the step does not follow from the current one; nothing has changed then.
     pub(crate) async fn rotate(&self, step: Step) -> Result<(), AuthorityError> {
-        let _one = self.rotating.lock().await;
+        let overlap = self.overlap.lock().await;
         let written = match &self.kept {
             Kept::Directory(_) => {
                 take(&self.ca(), step)?;
@@ -154,7 +160,7 @@ impl Authority {
             }
         };
         // Always wakes the watchers: after `Activate` the roots are the same, but the serving certificate is not.
-        self.bundle.send_replace(self.ca().bundle());
+        self.bundle.send_replace(trusted(&self.ca(), &overlap));
         written
     }
 
@@ -164,17 +170,52 @@ impl Authority {
             return;
         };
         let mut changes = store.changes();
-        while let Some(ca) = changes.next().await {
-            let _one = self.rotating.lock().await;
-            let now = self.ca();
-            let same = ca.rotation() == now.rotation() && ca.bundle().hash() == now.bundle().hash();
-            self.replace(ca);
-            if same {
-                continue;
+        loop {
+            let due = self.overlap.lock().await.due();
+            let wait = due.map(|due| due.duration_since(SystemTime::now()).unwrap_or_default());
+            tokio::select! {
+                biased; // what was found may end the wait
+                found = changes.next() => match found {
+                    Some(found) => self.found(store, found).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    let mut overlap = self.overlap.lock().await;
+                    let next = overlap.pass(SystemTime::now());
+                    self.settle(next, &overlap);
+                    retire(store, &overlap).await;
+                }
             }
-            self.bundle.send_replace(self.ca().bundle());
-            tracing::info!(roots = self.bundle.borrow().roots().len(), "the certificate authority was changed");
         }
+    }
+
+    async fn found(&self, store: &SecretStore, found: Found) {
+        let mut overlap = self.overlap.lock().await;
+        let (signing, published) = (self.ca(), self.bundle.borrow().clone());
+        match overlap.found(found.ca, found.retired.clone(), (&signing, &published), SystemTime::now()) {
+            Ok(next) => self.settle(next, &overlap),
+            Err(error) => tracing::error!(%error, "the last good certificate authority stays in force"),
+        }
+        if overlap.retired().is_some_and(|retired| found.retired.as_ref() != Some(retired)) {
+            retire(store, &overlap).await;
+        }
+    }
+
+    /// Has `next` sign, if it is another, and publishes what is trusted then.
+    fn settle(&self, next: Option<BuiltInCa>, overlap: &Overlap) {
+        let before = self.ca();
+        let same = next
+            .as_ref()
+            .is_none_or(|next| next.rotation() == before.rotation() && next.bundle().hash() == before.bundle().hash());
+        if let Some(next) = next {
+            self.replace(next);
+        }
+        let trusted = trusted(&self.ca(), overlap);
+        if same && trusted.hash() == self.bundle.borrow().hash() {
+            return;
+        }
+        tracing::info!(roots = trusted.roots().len(), "the certificate authority was changed");
+        self.bundle.send_replace(trusted);
     }
 
     fn replace(&self, ca: BuiltInCa) {
@@ -187,6 +228,18 @@ impl Authority {
         };
         let fail = |source| AuthorityError::File { path: file.clone(), source };
         write_public(file, self.ca().bundle().pem().as_bytes()).map_err(fail)
+    }
+}
+
+/// The roots everybody should trust.
+fn trusted(signing: &BuiltInCa, overlap: &Overlap) -> Arc<TrustBundle> {
+    overlap.trusted(signing).map_or_else(|_| signing.bundle(), Arc::new)
+}
+
+/// Has all replicas, and those that start later, know of the roots that were taken out.
+async fn retire(store: &SecretStore, overlap: &Overlap) {
+    if let Err(error) = store.retire(overlap.retired()).await {
+        tracing::error!(%error, "roots that were taken out are trusted by this replica alone");
     }
 }
 

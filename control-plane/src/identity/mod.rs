@@ -5,6 +5,9 @@
 /// The signer, its published roots and their rotation.
 mod authority;
 
+/// What is trusted while one given authority takes the place of another.
+mod overlap;
+
 /// Keys in a Secret of the cluster.
 mod secret;
 

@@ -3,6 +3,7 @@
 mod api;
 mod cluster;
 mod definitions;
+mod keys;
 mod routes;
 
 use std::time::{Duration, SystemTime};
@@ -36,12 +37,16 @@ async fn start(api: &Api, user: &str) -> Handle {
 }
 
 async fn begin(api: &Api, user: &str) -> Handle {
+    app::start(settings(api, user)).await.unwrap()
+}
+
+fn settings(api: &Api, user: &str) -> Settings {
     let any_port = "127.0.0.1:0".parse().unwrap();
     let mut settings = Settings::new("", "", domain());
     settings.source = Source::Kubernetes(Some(api.kubeconfig(user)));
     settings.xds_address = any_port;
     settings.admin_address = any_port;
-    app::start(settings).await.unwrap()
+    settings
 }
 
 /// Endpoints in an answer, by address.
