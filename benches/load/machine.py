@@ -37,6 +37,11 @@ class Part:
         tasks = [task for pid in self.pids() for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")]
         return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
+    def ticks(self):
+        """Clock ticks in the program and in the kernel so far: samples, good for shares only."""
+        stats = [pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids()]
+        return [sum(int(stat[column]) for stat in stats) for column in (11, 12)]
+
     def memory(self):
         """KiB of memory: each page divided by the number of processes that share it."""
         texts = [pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids()]

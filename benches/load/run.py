@@ -45,44 +45,54 @@ class Bench:
             for peer in able if number % 2 == 0 else reversed(able):
                 seen[peer.name].append(measure(peer))
         ticks = machine.busy()
-        row = {
-            "goal": key, "what": what, "unit": unit, "higher_is_better": higher,
-            "median": {name: statistics.median(values) for name, values in seen.items()}, "all": seen,
-            "stolen_percent": round(100 * (ticks[1] - before[1]) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - begun), 1),
-        }
+        stolen = round(100 * (ticks[1] - before[1]) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - begun), 1)
+        self.row(key, what, unit, seen, higher_is_better=higher, stolen_percent=stolen)
+
+    def row(self, key, what, unit, seen, **more):
+        median = {name: statistics.median(values) for name, values in seen.items()}
+        row = {"goal": key, "what": what, "unit": unit, "median": median, "all": seen, **more}
         self.rows.append(row)
         print(show.line(row), flush=True)
 
     def cpu(self, peer, parts, load):
-        """Microseconds of CPU per unit of what `load` did."""
+        """Microseconds of CPU per unit of what `load` did; how much of it is the program's, not the kernel's."""
         load(0.5)
         parts = [getattr(peer, part) for part in parts]
-        before = sum(part.cpu() for part in parts)
+        cost = lambda: (sum(part.cpu() for part in parts), *map(sum, zip(*(part.ticks() for part in parts))))
+        before = cost()
         done = load(self.args.seconds)
-        return 1e6 * (sum(part.cpu() for part in parts) - before) / done
+        total, program, kernel = (after - before for after, before in zip(cost(), before))
+        each = 1e6 * total / done
+        return each, each * program / max(1, program + kernel)
+
+    def requests(self, key, what, kinds, parts, load):
+        """CPU of requests, and a row of what of it is the program's own."""
+        unit, own = "CPU µs/request", {}
+
+        def measure(peer):
+            each, program = self.cpu(peer, parts, load(peer))
+            own.setdefault(peer.name, []).append(program)
+            return each
+
+        self.rounds(key, what, unit, kinds, measure)
+        if own:
+            self.row(key, "of it in the program, the rest in the kernel", unit, own, higher_is_better=False)
 
     def http(self):
         connections = 64
         h1 = lambda ip, port: lambda seconds: drive.wrk(ip, port, max(1, int(seconds)), connections)
         h2 = lambda ip, port: lambda seconds: drive.h2load(ip, port, max(1, int(seconds)), 8, 8)
-        self.rounds(
-            "G1", "HTTP/1.1 pair, mTLS, 64 connections", "CPU µs/request", "h1",
-            lambda p: self.cpu(p, "ab", h1(p.a_ip, peers.PAIR["h1"])),
-        )
-        self.rounds(
-            "G2", "HTTP/2 pair, mTLS, 8 × 8 streams", "CPU µs/request", "h2",
-            lambda p: self.cpu(p, "ab", h2(p.a_ip, peers.PAIR["h2"])),
-        )
-        self.rounds(
-            "G3", "HTTP/1.1 hop, plain, 64 connections", "CPU µs/request", "h1",
-            lambda p: self.cpu(p, "a", h1(p.a_ip, peers.HOP["h1"])),
-        )
+        pair = lambda kind, load: lambda peer: load(peer.a_ip, peers.PAIR[kind])
+        self.requests("G1", "HTTP/1.1 pair, mTLS, 64 connections", "h1", "ab", pair("h1", h1))
+        self.requests("G2", "HTTP/2 pair, mTLS, 8 × 8 streams", "h2", "ab", pair("h2", h2))
+        hop = lambda peer: h1(peer.a_ip, peers.HOP["h1"])
+        self.requests("G3", "HTTP/1.1 hop, plain, 64 connections", "h1", "a", hop)
 
     def tcp(self):
         def rate(parts, port):
             def measure(peer):
                 load = lambda seconds: drive.own("bulk", ip=peer.a_ip, port=port, seconds=seconds)
-                return 1e6 / self.cpu(peer, parts, load) / (1 << 20)
+                return 1e6 / self.cpu(peer, parts, load)[0] / (1 << 20)
 
             return measure
 
@@ -102,7 +112,7 @@ class Bench:
                         print(f"  {peer.name}: only {done['resumed']} of {done['done']} resumed", flush=True)
                     return done["done"]
 
-                return self.cpu(peer, "b", load)
+                return self.cpu(peer, "b", load)[0]
 
             self.rounds("G6", what + ", accepting side", "CPU µs/connection", "h1", measure)
 
