@@ -4,8 +4,8 @@
 usage: benches/gates/run.py [--tulle FILE] [--write] [--only TEXT]
 
 Instructions and allocations of the proxies come from callgrind, system calls of the worker thread from strace, bytes of
-an idle connection from Pss. One connection, one request at a time: then every run takes the same path, and load on the
-machine changes nothing. Fails when a figure rose by more than its allowance; `--write` keeps the new ones, to be
+an idle connection from Pss. One connection, one request at a time or eight streams in step: then every run takes the
+same path, and load on the machine changes nothing. Fails when a figure rose by more than its allowance; `--write` keeps the new ones, to be
 committed with the reason they changed. Needs valgrind, strace, h2load, nginx and openssl; `tulle` is a release build.
 """
 
@@ -34,9 +34,10 @@ import peers  # noqa: E402
 FIGURES = HERE / "figures.json"
 # Path: parts counted, port of A, words for h2load.
 PATHS = {
-    "HTTP/1.1 hop": ("a", peers.HOP["h1"], ["--h1"]),
-    "HTTP/1.1 pair, mTLS": ("ab", peers.PAIR["h1"], ["--h1"]),
-    "HTTP/2 pair, mTLS": ("ab", peers.PAIR["h2"], []),
+    "HTTP/1.1 hop": ("a", peers.HOP["h1"], ["--h1", "-m1"]),
+    "HTTP/1.1 pair, mTLS": ("ab", peers.PAIR["h1"], ["--h1", "-m1"]),
+    "HTTP/2 pair, mTLS": ("ab", peers.PAIR["h2"], ["-m1"]),
+    "HTTP/2 pair, mTLS, 8 streams": ("ab", peers.PAIR["h2"], ["-m8"]),
 }
 IDLE = ("idle connection, plain", "idle connection, mTLS")
 BODY = 1024
@@ -68,7 +69,7 @@ class Proxy(peers.Tulle):
 
 
 def requests(ip, port, words, count):
-    shown = drive.pinned("h2load", *words, "-t1", "-c1", "-m1", "-n", count, f"http://{ip}:{port}/")
+    shown = drive.pinned("h2load", *words, "-t1", "-c1", "-n", count, f"http://{ip}:{port}/")
     if f"{count} succeeded" not in shown:
         raise SystemExit(shown)
 
