@@ -32,6 +32,7 @@ macro_rules! quick {
 
 quick! {
     the_control_plane_is_away: "RB-01",
+    many_proxies_come_back: "RB-02",
     a_replica_is_killed: "RB-04",
     idle_connections_close_at_random: "RB-05",
     a_reply_is_under_way: "RB-06",

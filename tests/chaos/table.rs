@@ -18,7 +18,7 @@ const HEAD: &str = "# Chaos\n\nWritten by `cargo bench --bench chaos-table`: rea
 
 /// What is not in the table.
 const ELSEWHERE: &str = "\n## Covered elsewhere\n\n| id | where |\n| --- | --- |\n\
-    | RB-02 reconnect storm | `tests/fleet` (200 proxies), `cargo bench --bench xds` (5,000) |\n\
+    | RB-02 with 5,000 proxies | `cargo bench --bench xds` |\n\
     | RB-03 refused configuration | `proxy/src/xds/tests`, `control-plane/src/xds/session/tests`, `tests/path/discovery.rs` |\n\
     | RB-07 outbound while the application ends | `tests/path/drain.rs` |\n\
     | RB-09 a control plane that does not sign | `proxy/src/identity`, `tests/path/discovery.rs`, `tests/path/rotation.rs` |\n\

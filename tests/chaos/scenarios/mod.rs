@@ -6,8 +6,11 @@ mod load;
 /// Sidecars and services.
 mod mesh;
 
-/// RB-01, RB-02: without a control plane.
+/// RB-01: without a control plane.
 pub(crate) mod outage;
+
+/// RB-02: many proxies come back to it at the same time.
+pub(crate) mod storm;
 
 /// RB-05, RB-20: connections that go away as they are used.
 pub(crate) mod races;
@@ -81,8 +84,9 @@ impl Outcome {
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Every scenario: its id, its name, how to run it.
-pub(crate) const ALL: [(&str, &str, Run); 13] = [
+pub(crate) const ALL: [(&str, &str, Run); 14] = [
     ("RB-01", "the control plane is away", |scale| Box::pin(outage::run(scale))),
+    ("RB-02", "reconnect storm", |scale| Box::pin(storm::run(scale))),
     ("RB-04", "a replica is killed under load", |scale| Box::pin(replicas::killed(scale))),
     ("RB-05", "idle connections close at random", |scale| Box::pin(races::keep_alive(scale))),
     ("RB-06", "SIGTERM with a long reply under way", |scale| Box::pin(drain::run(scale))),

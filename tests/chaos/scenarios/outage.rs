@@ -18,29 +18,29 @@ use tulle_testing::{ports, wait};
 use super::load::Load;
 use super::{Outcome, Scale};
 
-const HTTP: &str = "app.shop.svc.cluster.local:80";
+pub(super) const HTTP: &str = "app.shop.svc.cluster.local:80";
 const OPAQUE: &str = "app.shop.svc.cluster.local:81";
 
 /// How long a sidecar may take to follow a control plane that is back (RB-01).
 const RECOVERY: Duration = Duration::from_secs(20);
 
 /// The real control plane over a folder of manifests.
-struct Plane {
+pub(super) struct Plane {
     dir: TempDir,
-    xds: SocketAddr,
+    pub(super) xds: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Plane {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = TempDir::new().expect("a temporary folder");
         std::fs::create_dir(dir.path().join("config")).expect("a folder of manifests");
         Self { dir, xds: ports::free(), admin: ports::free() }
     }
 
-    async fn start(&self) -> Process {
+    pub(super) async fn start(&self) -> Process {
         let process = Process::start("tulle-control-plane", "tulle-control-plane", |command| {
-            command.args(["--log-level", "warn", "--config-dir"]).arg(self.dir.path().join("config"));
+            command.args(["--log-level", "warn", "--config-dir"]).arg(self.config());
             command.arg("--state-dir").arg(self.state()).args(["--xds-address", &self.xds.to_string()]);
             command.args(["--admin-address", &self.admin.to_string()]);
         })
@@ -49,12 +49,18 @@ impl Plane {
         process
     }
 
-    fn state(&self) -> PathBuf {
+    /// Its folder of manifests.
+    pub(super) fn config(&self) -> PathBuf {
+        self.dir.path().join("config")
+    }
+
+    /// Where it keeps its keys.
+    pub(super) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
     /// Says where the workloads are; the weight of the server's tells what was said last.
-    fn tell(&self, workloads: &[(&str, IpAddr)], weight: u32) {
+    pub(super) fn tell(&self, workloads: &[(&str, IpAddr)], weight: u32) {
         let mut text = "apiVersion: v1\nkind: Service\nmetadata: {name: app, namespace: shop}\nspec:\n  \
              selector: {app: app}\n  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 81, targetPort: 9000}]\n"
             .to_owned();
@@ -68,10 +74,10 @@ impl Plane {
         }
         let new = self.dir.path().join("mesh.yaml");
         std::fs::write(&new, text).expect("manifests");
-        std::fs::rename(new, self.dir.path().join("config/mesh.yaml")).expect("manifests are replaced");
+        std::fs::rename(new, self.config().join("mesh.yaml")).expect("manifests are replaced");
     }
 
-    fn sidecar(&self, name: &str) -> Builder {
+    pub(super) fn sidecar(&self, name: &str) -> Builder {
         let id = SpiffeId::workload(&TrustDomain::parse("cluster.local").expect("a domain"), "shop", name);
         let issuer = TokenIssuer::open(&self.state()).expect("the control plane has made its keys");
         let token = issuer.issue(&id.expect("an id"), Duration::from_secs(3600), SystemTime::now()).expect("a token");
