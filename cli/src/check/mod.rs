@@ -59,25 +59,40 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 /// Every check that fits what is there.
 async fn look(cluster: &Cluster, before: bool) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = before::server(cluster).await.context("the API server does not answer")?;
-    let installed = match cluster.get("/apis/apps/v1/namespaces/tulle-system/deployments/tulle-control-plane").await {
-        Ok(_) => true,
-        Err(CallError::NotFound) => false,
-        Err(error) => {
-            findings.push(Finding::of_call("installed", &error));
-            false
-        }
-    };
-    if before || !installed {
+    let mut findings =
+        before::server(cluster).await.map_err(|error| anyhow::anyhow!("{}: {error}", unanswered(&error)))?;
+    let absent = if before { None } else { absent(cluster).await };
+    if before || absent.is_some() {
         findings.extend(before::cluster(cluster).await);
-        if !installed && !before {
-            let how = "Tulle is not installed: tulle install | kubectl apply -f -";
-            findings.push(Finding::failed("installed", how));
-        }
+        findings.extend(absent);
         return Ok(findings);
     }
     findings.extend(installed::look(cluster).await);
     findings.extend(trust::look(cluster).await);
     findings.extend(pods::look(cluster).await);
     Ok(findings)
+}
+
+/// Why there is no Tulle to look at; none when there is one.
+async fn absent(cluster: &Cluster) -> Option<Finding> {
+    let path = "/apis/apps/v1/namespaces/tulle-system/deployments/tulle-control-plane";
+    let why = match cluster.get(path).await {
+        Ok(_) => return None,
+        Err(CallError::NotFound) => "Tulle is not installed: tulle install | kubectl apply -f -".to_owned(),
+        Err(error @ CallError::Forbidden(_)) => {
+            format!("{error}; to look at Tulle takes the ClusterRole view at least")
+        }
+        Err(error) => error.to_string(),
+    };
+    Some(Finding::failed("installed", why))
+}
+
+/// Why nothing can be said of a cluster, and where to look.
+const fn unanswered(error: &CallError) -> &'static str {
+    match error {
+        CallError::Broken(_) => "the API server does not answer",
+        CallError::Forbidden(_) | CallError::Refused(_) | CallError::NotFound => {
+            "the API server refuses you, see kubectl auth whoami"
+        }
+    }
 }

@@ -62,7 +62,7 @@ async fn injection(cluster: &Cluster) -> Finding {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"generateName": "tulle-check-", "labels": {"tulle.io/inject": "enabled"}},
-        "spec": {"containers": [{"name": "application", "image": "none", "securityContext": {
+        "spec": {"serviceAccountName": "default", "containers": [{"name": "application", "image": "none", "securityContext": {
             "allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         }}]},
@@ -77,8 +77,26 @@ async fn injection(cluster: &Cluster) -> Finding {
         Err(CallError::Forbidden(reason)) if !reason.contains("cannot create resource") => {
             Finding::failed(ABOUT, reason)
         }
+        Err(CallError::Refused(reason)) => {
+            let mend = mend(&reason).map(|mend| format!("; {mend}")).unwrap_or_default();
+            Finding::failed(ABOUT, reason + &mend)
+        }
         Err(error) => Finding::of_call(ABOUT, &error),
     }
+}
+
+/// What to do when the API server could not ask the injector; `None` when it refuses for another reason.
+fn mend(reason: &str) -> Option<&'static str> {
+    if !(reason.contains("failed calling webhook") && reason.contains("inject.tulle.io")) {
+        return None;
+    }
+    Some(if reason.contains("x509:") {
+        "the webhook's caBundle and the injector's certificate do not belong together, or it is over. The injector keeps \
+         both, unless you brought the Secret tulle-injector-tls: kubectl -n tulle-system logs deployment/tulle-injector"
+    } else {
+        "is the injector ready, and may the API server reach its port 15017? \
+         kubectl -n tulle-system get service,pods -l app.kubernetes.io/name=tulle-injector"
+    })
 }
 
 /// Namespaces whose pods get sidecars.

@@ -28,6 +28,8 @@ pub mod fleet;
 
 pub mod foreign;
 
+pub mod api_server;
+
 pub mod netns;
 
 pub mod bin_path;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use tulle_identity::svid::TrustBundle;
-
-use super::api;
+use tulle_testing::api_server::ApiServer;
 
 /// Machines are slow and shared; a test that passes never waits for it.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -35,9 +35,16 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, probe: i
     tokio::time::timeout(DEADLINE, wait).await.expect(what)
 }
 
+/// A client of the admin.
+pub(crate) async fn client(api: &ApiServer) -> Client {
+    let kubeconfig = Kubeconfig::read_from(api.kubeconfig("admin")).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
 impl Cluster {
-    pub(crate) async fn furnish(api: &api::Api) -> Self {
-        let client = api.client("admin");
+    pub(crate) async fn furnish(api: &ApiServer) -> Self {
+        let client = client(api).await;
         let mut cluster = Self { client, saved: String::new() };
         for namespace in ["tulle-system", "shop"] {
             cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await;

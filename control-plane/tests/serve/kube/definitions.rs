@@ -1,12 +1,12 @@
 //! The definition of Workload refuses what the control plane refuses, also while no webhook does.
 
-use kube::Api as Kind;
+use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use tulle_control_plane::validate;
+use tulle_testing::api_server::ApiServer;
 
-use super::api::Api;
 use super::cluster::{self, Cluster};
 
 /// Specs that are wrong, and a part of what the API server says.
@@ -52,11 +52,11 @@ fn workload(name: &str, spec: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_workloads_are_refused_by_the_api_server_and_the_control_plane_alike() {
-    let Some(api) = Api::start().await else { return };
+    let Some(api) = ApiServer::start().await else { return };
     let cluster = Cluster::furnish(&api).await;
     cluster.apply(&definition()).await;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("tulle.io", "v1alpha1", "Workload"));
-    let workloads: Kind<DynamicObject> = Kind::namespaced_with(api.client("admin"), "shop", &kind);
+    let workloads: Api<DynamicObject> = Api::namespaced_with(cluster::client(&api).await, "shop", &kind);
     cluster::until("the kind is served", || async { workloads.list(&Default::default()).await.ok() }).await;
     let create = async |name: &str, spec: &str| {
         let object = serde_json::from_value(workload(name, spec)).unwrap();

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api as Kind;
+use kube::Api;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::json;
 use tulle_control_plane::app;
 use tulle_identity::svid::TrustBundle;
+use tulle_testing::api_server::ApiServer;
 
-use super::api::Api;
 use super::cluster::{self, Cluster};
 use super::{settings, sign};
 use crate::world::connect_tls;
@@ -57,14 +57,14 @@ async fn published(cluster: &Cluster, roots: &[&Root]) {
         .await;
 }
 
-async fn secret(api: &Api) -> BTreeMap<String, ByteString> {
-    let secrets: Kind<Secret> = Kind::namespaced(api.client("admin"), "tulle-system");
+async fn secret(api: &ApiServer) -> BTreeMap<String, ByteString> {
+    let secrets: Api<Secret> = Api::namespaced(cluster::client(api).await, "tulle-system");
     secrets.get("tulle-ca").await.unwrap().data.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_given_authority_may_be_replaced_at_once() {
-    let Some(api) = Api::start().await else { return };
+    let Some(api) = ApiServer::start().await else { return };
     let cluster = Cluster::furnish(&api).await;
     let (old, new) = (Root::new("old"), Root::new("new"));
     old.give(&cluster).await;

@@ -1,6 +1,5 @@
 //! The source `kubernetes` over a real API server: what a pod of a cluster gets, and who gets nothing.
 
-mod api;
 mod cluster;
 mod definitions;
 mod keys;
@@ -21,26 +20,26 @@ use tulle_proto::auth::istio_certificate_service_client::IstioCertificateService
 use tulle_proto::discovery::DeltaDiscoveryResponse;
 use tulle_proto::envoy::config::core::v3::HealthStatus;
 use tulle_proto::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier};
+use tulle_testing::api_server::ApiServer;
 
-use self::api::Api;
 use self::cluster::Cluster;
 use super::world::{Delta, connect_tls, domain, http, tulle_node, with_token};
 
 const REVIEWS: &str = "reviews.shop.svc.cluster.local:80";
 
 /// A control plane of the cluster, ready.
-async fn start(api: &Api, user: &str) -> Handle {
+async fn start(api: &ApiServer, user: &str) -> Handle {
     let handle = begin(api, user).await;
     let ready = || http(handle.admin_addr, "GET", "/healthz/ready", &[("host", "localhost")]);
     cluster::until("the control plane is ready", || async { (ready().await.0 == 200).then_some(()) }).await;
     handle
 }
 
-async fn begin(api: &Api, user: &str) -> Handle {
+async fn begin(api: &ApiServer, user: &str) -> Handle {
     app::start(settings(api, user)).await.unwrap()
 }
 
-fn settings(api: &Api, user: &str) -> Settings {
+fn settings(api: &ApiServer, user: &str) -> Settings {
     let any_port = "127.0.0.1:0".parse().unwrap();
     let mut settings = Settings::new("", "", domain());
     settings.source = Source::Kubernetes(Some(api.kubeconfig(user)));
@@ -76,7 +75,7 @@ async fn sign(handle: &Handle, bundle: &TrustBundle, token: &str) -> Result<Spif
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_gets_its_identity_and_its_endpoints() {
-    let Some(mut api) = Api::start().await else { return };
+    let Some(mut api) = ApiServer::start().await else { return };
     let cluster = Cluster::furnish(&api).await;
     let handle = start(&api, "admin").await;
     let bundle = cluster.bundle("shop").await;
@@ -127,7 +126,7 @@ async fn a_pod_gets_its_identity_and_its_endpoints() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_that_pod_gets_nothing() {
-    let Some(api) = Api::start().await else { return };
+    let Some(api) = ApiServer::start().await else { return };
     let cluster = Cluster::furnish(&api).await;
     cluster.role("tulle-control-plane", &[]).await;
     let handle = start(&api, "admin").await;
@@ -172,7 +171,7 @@ async fn who_is_not_that_pod_gets_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_that_are_missing_are_named_and_the_mesh_waits_for_what_it_needs() {
-    let Some(api) = Api::start().await else { return };
+    let Some(api) = ApiServer::start().await else { return };
     let cluster = Cluster::furnish(&api).await;
     // All but nodes and pods.
     let read = |group: &str, kinds: &[&str]| json!({"apiGroups": [group], "resources": kinds, "verbs": ["get", "list", "watch"]});

@@ -7,11 +7,11 @@ use std::process::Command;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::{Api as Kind, Client};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tulle_proto::ResourceType::Route;
+use tulle_testing::api_server::ApiServer;
 
-use super::api::Api;
 use super::cluster::{self, Cluster};
 use super::{REVIEWS, start};
 use crate::world::{Delta, connect_tls, http, tulle_node};
@@ -34,9 +34,9 @@ fn definitions() -> Option<Vec<Value>> {
     Some(["httproutes", "grpcroutes", "referencegrants"].map(read).to_vec())
 }
 
-fn routes(client: &Client) -> Kind<DynamicObject> {
+fn routes(client: &Client) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
-    Kind::namespaced_with(client.clone(), "shop", &ApiResource::from_gvk(&kind))
+    Api::namespaced_with(client.clone(), "shop", &ApiResource::from_gvk(&kind))
 }
 
 /// A route that splits by header, the rest by weight.
@@ -79,9 +79,9 @@ async fn says(client: &Client, generation: i64, accepted: (&str, &str), resolved
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_work_though_their_definitions_come_late_and_go() {
-    let (Some(api), Some(definitions)) = (Api::start().await, definitions()) else { return };
+    let (Some(api), Some(definitions)) = (ApiServer::start().await, definitions()) else { return };
     let cluster = Cluster::furnish(&api).await;
-    let client = api.client("admin");
+    let client = cluster::client(&api).await;
     let handle = start(&api, "admin").await;
     let mesh = http(handle.admin_addr, "GET", "/debug/mesh", &[("host", "localhost")]).await.1;
     assert!(!mesh.contains("httproutes"), "a kind that is not installed is nobody's problem: {mesh}");
@@ -114,7 +114,7 @@ async fn routes_work_though_their_definitions_come_late_and_go() {
     assert!(format!("{:?}", body(&stream.take().await)).contains("80"));
 
     // Without the definitions there are no routes.
-    let kinds: Kind<CustomResourceDefinition> = Kind::all(client.clone());
+    let kinds: Api<CustomResourceDefinition> = Api::all(client.clone());
     kinds.delete("httproutes.gateway.networking.k8s.io", &DeleteParams::default()).await.unwrap();
     let gone = cluster::until("the route is gone", || async {
         let mesh = http(handle.admin_addr, "GET", "/debug/mesh", &[("host", "localhost")]).await.1;
