@@ -68,7 +68,7 @@ fn status(out: &mut Exposition, facts: &Facts, draining: bool) {
     one("tulle_xds_rejected_total", Kind::Counter, "Discovery responses refused, whole or in part.", facts.nacks);
     let help = "Destinations not asked for because there were too many.";
     one("tulle_xds_demands_refused_total", Kind::Counter, help, facts.demands_refused);
-    let help = "Destinations unsubscribed because nobody used them for 20 minutes.";
+    let help = "Destinations and DNS names unsubscribed because nobody used them for 20 minutes.";
     one("tulle_xds_forgotten_total", Kind::Counter, help, facts.forgotten);
     let help = "1 while the configuration comes, in part at least, from the last-good file.";
     one("tulle_config_from_last_good", Kind::Gauge, help, facts.from_last_good.into());

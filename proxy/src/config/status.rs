@@ -30,7 +30,7 @@ pub struct Facts {
     pub nacks: u64,
     /// Destinations that could not be asked for because the limit of subscriptions was reached.
     pub demands_refused: u64,
-    /// Destinations that were unsubscribed because nobody used them.
+    /// Destinations and DNS names that were unsubscribed because nobody used them.
     pub forgotten: u64,
     /// Why the control plane could not be reached, or what it said last; none while all is well.
     pub last_error: Option<Arc<str>>,

@@ -50,8 +50,8 @@ use stream::{Outage, Stream};
 /// Responses that are taken in before their snapshot is published, when they are there already.
 const BATCH: usize = 64;
 
-/// How long a destination that was asked for on demand is kept without use. Longer than idle connections are, so that
-/// nothing that is open loses its configuration, and long enough for what happens every quarter of an hour.
+/// How long a destination or DNS name that was asked for on demand is kept without use. Longer than idle connections are, so
+/// that nothing that is open loses its configuration, and long enough for what happens every quarter of an hour.
 const IDLE_AFTER: Duration = Duration::from_secs(20 * 60);
 
 /// Why a stream ended that the control plane ended in good order.

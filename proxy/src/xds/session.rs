@@ -309,9 +309,9 @@ impl Session {
         }
     }
 
-    /// Takes in which clusters were used lately, and lets go of destinations that lead to none that was for long: they are
-    /// unsubscribed, and asked for again at the next demand. How many there were. While the control plane is away all stay,
-    /// for nobody could tell them again.
+    /// Takes in which clusters were used lately, and lets go of what nobody used for long: destinations that lead to none of
+    /// them, and DNS names that were not asked for. They are unsubscribed, and asked for again at the next demand. How many
+    /// there were. While the control plane is away all stay, for nobody could tell them again.
     pub(super) fn used(&mut self, clusters: Vec<Arc<str>>, now: Instant) -> usize {
         self.used.extend(clusters.into_iter().map(|name| (name, now)));
         if !self.connected {
@@ -321,20 +321,24 @@ impl Session {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < idle_after;
         self.used.retain(|_, at| recent(at));
         let used = &self.used;
-        let wanted = self.wanted.get_mut(ResourceType::Listener);
-        let before = wanted.len();
-        wanted.retain(|name, want| {
-            let mut keep = match want {
-                Want::Permanent => true,
-                Want::OnDemand(asked) => recent(asked),
-            };
-            if !keep {
-                store.needs(name, |kind, needed| keep |= kind == ResourceType::Cluster && used.contains_key(needed));
-            }
-            keep
-        });
-        let forgotten = before.saturating_sub(wanted.len());
-        self.absent.get_mut(ResourceType::Listener).retain(|name, _| wanted.contains_key(name));
+        let mut forgotten = 0_usize;
+        for kind in ROOTS {
+            let wanted = self.wanted.get_mut(kind);
+            let before = wanted.len();
+            wanted.retain(|name, want| {
+                let mut keep = match want {
+                    Want::Permanent => true,
+                    Want::OnDemand(asked) => recent(asked),
+                };
+                if !keep && kind == ResourceType::Listener {
+                    store
+                        .needs(name, |kind, needed| keep |= kind == ResourceType::Cluster && used.contains_key(needed));
+                }
+                keep
+            });
+            forgotten = forgotten.saturating_add(before.saturating_sub(wanted.len()));
+            self.absent.get_mut(kind).retain(|name, _| wanted.contains_key(name));
+        }
         self.unsettled |= forgotten > 0;
         forgotten
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tulle_proto::ResourceType::Name;
 use tulle_proto::own;
 
-use super::super::session::{Demanded, Outcome, Session};
+use super::super::session::{Demanded, MAX_WANTED, Outcome, Session};
 use super::vectors::{TTL, connected, receive, requests};
 use super::{removal, resource, response};
 use crate::config::demand::DemandKey;
@@ -73,6 +73,37 @@ async fn an_absent_name_lapses_while_connected_only() {
     session.expire(until + Duration::from_millis(1));
     assert_eq!(known(&mut session), None);
     assert_eq!(requests(&mut session), [format!("names -{HOST}")]);
+}
+
+#[test]
+fn a_name_nobody_asks_for_is_forgotten_and_makes_room() {
+    let mut session = asked();
+    receive(&mut session, response(Name, "1", vec![resource(HOST, "1", &name(&[&[10, 96, 0, 1]]))]));
+    requests(&mut session);
+    session.names();
+    let start = Instant::now();
+    let minute = |n: u32| start + Duration::from_secs(60) * n;
+    // Names that nobody answers for.
+    let host = |n: usize| DemandKey::Host(format!("n{n}.shop.svc.cluster.local").into());
+    for n in 1..MAX_WANTED {
+        assert_eq!(session.demand(&host(n), start), Demanded::New);
+    }
+    requests(&mut session);
+    assert_eq!(session.demand(&host(MAX_WANTED), minute(19)), Demanded::Refused, "they are bounded");
+    assert_eq!(session.demand(&DemandKey::Host(HOST.into()), minute(19)), Demanded::Known);
+    assert_eq!(session.used(vec![], minute(19)), 0);
+    session.disconnect();
+    assert_eq!(session.used(vec![], minute(21)), 0, "nobody could tell them again");
+    session.connect();
+    requests(&mut session);
+    assert_eq!(session.used(vec![], minute(21)), MAX_WANTED - 1);
+    assert_eq!(session.demand(&host(MAX_WANTED), minute(21)), Demanded::New);
+    requests(&mut session);
+    assert_eq!(session.names(), None, "what was asked for 2 minutes ago is known");
+    assert_eq!(session.used(vec![], minute(40)), 1);
+    assert_eq!(requests(&mut session), [format!("names -{HOST}")]);
+    assert_eq!(known(&mut session), None);
+    assert!(session.take_unsaved(), "the last-good file forgets it too");
 }
 
 #[test]
