@@ -1,14 +1,14 @@
-//! From arguments to exit code; also what `tulle injector` runs.
+//! From arguments to exit code.
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app;
 use crate::settings::{LogSettings, Settings};
+use crate::signals::asked_to_end;
 
 /// Runs an injector until it is told to end. 0: it ended in good order, 1: it failed, 2: bad settings.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -27,17 +27,7 @@ fn run(settings: Settings, log: &LogSettings) -> anyhow::Result<()> {
     // Ignored when the program around us has chosen already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        Box::pin(app::run(settings, shutdown)).await
-    })
+    runtime.block_on(async { Box::pin(app::run(settings, asked_to_end()?)).await })
 }
 
 fn start_logging(log: &LogSettings) -> anyhow::Result<()> {

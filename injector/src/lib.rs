@@ -52,6 +52,9 @@ mod webhook;
 /// Connections.
 mod serve;
 
+/// How a process is asked to end.
+mod signals;
+
 /// Wiring.
 pub mod app;
 

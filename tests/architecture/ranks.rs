@@ -148,6 +148,7 @@ pub const CRATES: &[Crate] = &[
             unit("validate", 3),
             unit("events", 1),
             unit("serve", 1),
+            unit("signals", 0),
             unit("cluster", 3),
             unit("webhook", 5),
             unit("app", 6),

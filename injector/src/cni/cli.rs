@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::install::{self, Settings};
 use super::node::{Node, TOOLS};
 use super::plugin;
 use super::settings::environment;
 use crate::redirect::Tools;
+use crate::signals::asked_to_end;
 
 /// The CNI plugin of Tulle: redirect rules for pods, written from the node.
 ///
@@ -152,15 +152,5 @@ fn install(settings: Settings) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        Box::pin(install::run(settings, shutdown)).await
-    })
+    runtime.block_on(async { Box::pin(install::run(settings, asked_to_end()?)).await })
 }
