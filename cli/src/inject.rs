@@ -41,10 +41,7 @@ pub(crate) fn run(args: InjectArgs) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        if !out.is_empty() && !injected.starts_with("---") {
-            out.push_str("---\n");
-        }
-        out.push_str(&injected);
+        append(&mut out, &injected);
     }
     if wrong {
         return Ok(ExitCode::FAILURE);
@@ -53,6 +50,17 @@ pub(crate) fn run(args: InjectArgs) -> anyhow::Result<ExitCode> {
     stdout.write_all(out.as_bytes())?;
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Appends a file's documents to those of the files before it.
+fn append(out: &mut String, documents: &str) {
+    if !out.is_empty() && !out.ends_with('\n') {
+        out.push('\n');
+    }
+    if !out.is_empty() && !documents.starts_with("---") {
+        out.push_str("---\n");
+    }
+    out.push_str(documents);
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
@@ -64,4 +72,23 @@ fn read(file: &Path) -> anyhow::Result<String> {
         opened.take(LARGEST).read_to_string(&mut text).with_context(|| file.display().to_string())?;
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_stay_documents_of_their_own() {
+        for (files, expected) in [
+            (&["a: 1"][..], "a: 1"),
+            (&["a: 1", "b: 2"], "a: 1\n---\nb: 2"),
+            (&["a: 1\n", "---\nb: 2\n"], "a: 1\n---\nb: 2\n"),
+            (&["", "a: 1"], "a: 1"),
+        ] {
+            let mut out = String::new();
+            files.iter().for_each(|file| append(&mut out, file));
+            assert_eq!(out, expected);
+        }
+    }
 }

@@ -73,11 +73,11 @@ pub fn inject(text: &str, around: Around<'_>, settings: &Injection) -> Result<(S
                 out.push_str("---\n");
             }
             out.push_str(&written);
+            if !out.ends_with('\n') {
+                out.push('\n');
+            }
         } else {
             out.push_str(document);
-        }
-        if !out.ends_with('\n') {
-            out.push('\n');
         }
     }
     Ok((out, outcomes))
@@ -204,9 +204,26 @@ mod tests {
 
     #[test]
     fn a_file_without_pods_keeps_every_byte() {
-        let text = "%YAML 1.2\n---\n# a comment\nkind: Service # another\nspec: {}\n---\n---\n{\"kind\": \"ConfigMap\"}\n...\n";
-        assert_eq!(inject(text, AROUND, &Injection::default()), Ok((text.to_owned(), Vec::new())));
-        assert_eq!(inject("", AROUND, &Injection::default()), Ok((String::new(), Vec::new())));
+        for text in [
+            "%YAML 1.2\n---\n# a comment\nkind: Service # another\nspec: {}\n---\n---\n{\"kind\": \"ConfigMap\"}\n...\n",
+            "kind: Service\r\n---\r\nkind: ConfigMap\r\n",
+            "kind: Service\n---\nkind: ConfigMap",
+            "kind: Service\n---",
+            "# nothing",
+            "\n\n",
+            "",
+        ] {
+            assert_eq!(inject(text, AROUND, &Injection::default()), Ok((text.to_owned(), Vec::new())));
+        }
+    }
+
+    #[test]
+    fn documents_beside_a_changed_one_keep_every_byte() {
+        let (before, after) = ("# first\nkind: Service\n\n", "---\nkind:   ConfigMap # no line end");
+        let pod = "---\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}\n";
+        let (out, outcomes) = inject(&[before, pod, after].concat(), AROUND, &Injection::default()).unwrap();
+        assert!(matches!(outcomes[..], [Outcome { what: What::Injected(_), .. }]), "{outcomes:?}");
+        assert!(out.starts_with(&format!("{before}---\n")) && out.ends_with(&format!("\n{after}")), "{out}");
     }
 
     #[test]
