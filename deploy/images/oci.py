@@ -25,7 +25,7 @@ def add(archive, path, data, mode=0o644, kind=tarfile.REGTYPE):
 
 
 def layer(files):
-    """The one layer of an image, as a tar: `files` is a list of (source, absolute destination)."""
+    """The one layer of an image, as a tar: `files` are pairs of source and absolute destination."""
     buffer, folders = io.BytesIO(), set()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for source, destination in sorted(files, key=lambda pair: pair[1]):

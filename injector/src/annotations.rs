@@ -99,7 +99,7 @@ pub const POD: [Annotation; 24] = [
     annotation!("opaque-ports", "ports", "25,587,3306,4444,5432,6379,9300,11211", "3306,5432", opaque_ports = values::single_ports,
         "ports on which the server speaks first: never looked into; replaces the default"),
     annotation!("capture", "nft, iptables, none", "nft", "iptables", capture = values::capture,
-        "how traffic is led through the proxy; none: the application is told its addresses"),
+        "how traffic is led through the proxy; iptables: by the older interface of the kernel; none: the application is told its addresses"),
     annotation!("dns-capture", "true, false", "false", "true", dns_capture = values::boolean,
         "the proxy answers the pod's DNS questions: services at once, all else by the pod's nameservers, with a cache"),
     annotation!("hold-until-ready", "true, false", "true", "false", hold_until_ready = values::boolean,

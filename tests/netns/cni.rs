@@ -12,9 +12,10 @@ use tempfile::TempDir;
 use tulle_testing::bin_path::binary;
 use tulle_testing::netns::{self, Finished, Network, PROXY_UID, Pod, Server};
 
+use super::image::{self, Image};
 use super::redirect::{APP_UID, dial};
 
-const TOOLS: [&str; 5] = ["nft", "iptables-restore", "ip6tables-restore", "bash", "ldd"];
+const TOOLS: [&str; 4] = ["nft", "iptables-restore", "ip6tables-restore", "bash"];
 
 /// What the injector leaves on a pod whose rules the node writes.
 const STATUS: &str = r#"{"version":"0.1.0","redirect":"cni"}"#;
@@ -106,15 +107,15 @@ impl Runtime {
 }
 
 /// A pod that a stranger can reach, with stand-ins for its proxy and its application; nobody has written rules in it.
-struct Scene {
-    pod: Pod,
+pub(super) struct Scene {
+    pub(super) pod: Pod,
     stranger: Pod,
     _stand_ins: Vec<Server>,
     _net: Network,
 }
 
 impl Scene {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let net = Network::new()?;
         let (pod, stranger) = (net.pod("web")?, net.pod("stranger")?);
         let mut stand_ins = vec![Server::stand_in(&stranger, 8080)?];
@@ -125,7 +126,7 @@ impl Scene {
     }
 
     /// Asserts where connections of both directions and families arrive.
-    fn assert_captured(&self, captured: bool) -> anyhow::Result<()> {
+    pub(super) fn assert_captured(&self, captured: bool) -> anyhow::Result<()> {
         for ipv6 in [false, true] {
             let out = SocketAddr::new(self.stranger.ip(ipv6), 8080);
             let at = if captured { 15001 } else { 8080 };
@@ -203,7 +204,7 @@ fn while_the_api_server_is_away_only_what_may_be_ours_waits() -> anyhow::Result<
 
 #[test]
 fn the_node_needs_no_programs_of_its_own() -> anyhow::Result<()> {
-    if !netns::available(&TOOLS)? {
+    if !netns::available(&[&TOOLS[..], &image::TOOLS].concat())? {
         return Ok(());
     }
     let scene = Scene::new()?;
@@ -213,25 +214,26 @@ fn the_node_needs_no_programs_of_its_own() -> anyhow::Result<()> {
     runtime.plugin = plugin;
     let brought = runtime.folder.path().join("tulle-cni.d");
     std::fs::create_dir(&brought)?;
-    // As deploy/images/build packs them.
-    let mut which = Command::new("bash");
-    which.args(["-c", "readlink -f $(type -p nft); ldd $(type -p nft) | grep -o '/[^ ]*'"]);
-    for path in Finished::of(which)?.stdout.lines() {
-        let name = Path::new(path).file_name().context("a name")?.to_string_lossy().into_owned();
-        std::fs::copy(path, brought.join(if name.starts_with("ld-") { "loader" } else { &name }))?;
+    for tool in std::fs::read_dir(Image::unpacked("cni", "tulle-cni")?.root().join("tools"))?.flatten() {
+        std::fs::copy(tool.path(), brought.join(tool.file_name()))?;
     }
-    ensure!(brought.join("loader").is_file() && brought.join("nft").is_file(), "nft and its loader");
-    let annotations = json!({"tulle.io/inject-status": STATUS});
-    runtime.add(&scene.pod, Some(&annotations))?;
-    scene.assert_captured(true)?;
+    let annotations = |capture: &str| json!({"tulle.io/inject-status": STATUS, "tulle.io/capture": capture});
+    for capture in ["iptables", "nft"] {
+        runtime.add(&scene.pod, Some(&annotations(capture)))?;
+        scene.assert_captured(true)?;
+        let older = scene.pod.output("iptables-legacy-save", &["-t", "nat"])?.stdout;
+        assert_eq!(older.contains("-j TULLE_"), capture == "iptables", "{capture}: {older}");
+    }
     // It is these that are used, not the machine's: when one is broken, the pod does not start.
-    for library in std::fs::read_dir(&brought)?.flatten() {
-        if library.file_name().to_string_lossy().starts_with("libnftables") {
-            std::fs::write(library.path(), "no library")?;
+    for (library, capture) in [("libnftables.so", "nft"), ("libxt_owner.so", "iptables")] {
+        for file in std::fs::read_dir(&brought)?.flatten() {
+            if file.file_name().to_string_lossy().starts_with(library) {
+                std::fs::write(file.path(), "no library")?;
+            }
         }
+        let (success, text) = runtime.call("ADD", &scene.pod, "shop", Some(&annotations(capture)))?;
+        assert!(!success && text.contains(library.trim_end_matches(".so")), "{text}");
     }
-    let (success, text) = runtime.call("ADD", &scene.pod, "shop", Some(&annotations))?;
-    assert!(!success && text.contains("libnftables"), "{text}");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 mod cni;
 mod dns;
+mod image;
 mod mesh;
 mod redirect;
 mod support;

@@ -21,8 +21,7 @@ pub(super) fn container(plan: &Plan<'_>) -> Value {
             "requests": {"cpu": "10m", "memory": "16Mi"},
             "limits": {"memory": "64Mi"},
         },
-        // iptables locks by a file in /run.
-        "securityContext": security::init(options.capture != Some(Capture::Iptables)),
+        "securityContext": security::init(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": volumes::init_mounts(),
     });

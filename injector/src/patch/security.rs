@@ -25,12 +25,12 @@ pub(super) fn unprivileged(id: u32) -> Value {
 }
 
 /// Root with the two capabilities that redirect rules take; it ends before the application starts.
-pub(super) fn init(read_only: bool) -> Value {
+pub(super) fn init() -> Value {
     json!({
         "allowPrivilegeEscalation": false,
         "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
         "privileged": false,
-        "readOnlyRootFilesystem": read_only,
+        "readOnlyRootFilesystem": true,
         "runAsGroup": 0,
         "runAsNonRoot": false,
         "runAsUser": 0,

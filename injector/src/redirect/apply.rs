@@ -152,12 +152,13 @@ fn clear(mode: Mode, family: Family, tools: &Tools) -> Result<(), ApplyError> {
                 run(tools, "nft", &["-f", "-"], Some(&rules::nft_removal(family)))?;
             }
         }
-        Mode::Iptables => {
+        Mode::Iptables if has_nat(family, tools)? => {
             let present = list_nat(family, tools)?;
             if let Some(text) = rules::iptables_removal(&lines(&present)) {
                 restore(family, &text, tools)?;
             }
         }
+        Mode::Iptables => {}
     }
     Ok(())
 }
@@ -229,12 +230,32 @@ fn lines(listing: &str) -> Vec<&str> {
     listing.lines().map(str::trim_end).collect()
 }
 
+/// Whether this namespace may have rules of `iptables`. The older kind, `legacy`, makes the table that it lists, and from then on
+/// every connection passes through it.
+fn has_nat(family: Family, tools: &Tools) -> Result<bool, ApplyError> {
+    if !run(tools, save(family), &["--version"], None)?.contains("legacy") {
+        return Ok(true);
+    }
+    let tables = match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    match std::fs::read_to_string(tables) {
+        Ok(tables) => Ok(tables.lines().any(|table| table == "nat")),
+        // Without the file the kernel has no such tables; of another reason the tool tells.
+        Err(error) => Ok(error.kind() != ErrorKind::NotFound),
+    }
+}
+
 fn list_nat(family: Family, tools: &Tools) -> Result<String, ApplyError> {
-    let program = match family {
+    run(tools, save(family), &["-t", "nat"], None)
+}
+
+const fn save(family: Family) -> &'static str {
+    match family {
         Family::V4 => "iptables-save",
         Family::V6 => "ip6tables-save",
-    };
-    run(tools, program, &["-t", "nat"], None)
+    }
 }
 
 fn restore(family: Family, text: &str, tools: &Tools) -> Result<(), ApplyError> {

@@ -27,7 +27,8 @@ impl Tools {
             return Command::new(program);
         }
         let mut command = Command::new(loader);
-        command.arg("--library-path").arg(folder).arg(program);
+        // The variable is for what iptables loads by itself: a library for each match and target.
+        command.arg("--library-path").arg(folder).arg(program).env("XTABLES_LIBDIR", folder);
         command
     }
 }
