@@ -134,7 +134,6 @@ impl Bench {
     async fn storm(&mut self) -> anyhow::Result<()> {
         idle(&self.control).await?;
         let (before, all) = (self.fleet.tally().totals(), self.fleet.len());
-        self.fleet.tally().take_opened();
         self.control.kill();
         // Something changes meanwhile, so that every proxy has something to learn.
         self.change(0, true)?;

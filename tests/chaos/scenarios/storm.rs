@@ -14,7 +14,7 @@ use super::{Outcome, Scale};
 /// How long all may take to know what changed while the control plane was away.
 const CONVERGENCE: Duration = Duration::from_secs(30);
 
-/// Streams are counted over so long.
+/// Connections are counted over so long.
 const SLOT: Duration = Duration::from_millis(100);
 
 /// Most of all proxies that may come back within one [`SLOT`], once the control plane has been gone for a second.
@@ -24,7 +24,7 @@ const SHARE: f64 = 0.1;
 struct Return {
     /// Until all knew what changed meanwhile.
     took: Duration,
-    /// Streams of the densest slot.
+    /// Connections of the densest slot.
     densest: usize,
     /// Bytes of resident memory: at rest, and at most.
     memory: (u64, u64),
@@ -50,7 +50,7 @@ pub(crate) async fn run(scale: Scale) -> Outcome {
         for generation in 2..2 + kills {
             let begun = Instant::now();
             control.kill();
-            fleet.tally().take_opened();
+            fleet.tally().take_accepted();
             // Everybody dials this one.
             fleet.tally().expect(services.name(0), generation);
             services.set(0, generation).expect("a manifest");
@@ -59,7 +59,7 @@ pub(crate) async fn run(scale: Scale) -> Outcome {
             let back = Instant::now();
             all("a change after a return", || fleet.tally().arrived() == proxies).await;
             let took = back.elapsed();
-            let densest = densest(&fleet.tally().take_opened(), begun);
+            let densest = densest(&fleet.tally().take_accepted(), begun);
             tokio::time::sleep(Duration::from_secs(every).saturating_sub(begun.elapsed())).await;
             returns.push(Return { took, densest, memory: memory(&control) });
         }
@@ -69,7 +69,7 @@ pub(crate) async fn run(scale: Scale) -> Outcome {
     let slowest = returns.iter().map(|back| back.took).max().unwrap_or_default();
     let densest = returns.iter().map(|back| back.densest).max().unwrap_or_default();
     let note = format!(
-        "{proxies} proxies, killed {kills} times, all knew after {:.1} s, {densest} streams in {} ms at most",
+        "{proxies} proxies, killed {kills} times, all knew after {:.1} s, {densest} connections in {} ms at most",
         slowest.as_secs_f64(),
         SLOT.as_millis()
     );
@@ -92,10 +92,10 @@ async fn all(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// The most streams that were opened within one slot, later than a second after `begun`.
-fn densest(opened: &[Instant], begun: Instant) -> usize {
+/// The most connections that were accepted within one slot, later than a second after `begun`.
+fn densest(accepted: &[Instant], begun: Instant) -> usize {
     let mut slots = std::collections::HashMap::<u128, usize>::new();
-    let after = opened.iter().map(|at| at.saturating_duration_since(begun)).filter(|at| *at > Duration::from_secs(1));
+    let after = accepted.iter().map(|at| at.saturating_duration_since(begun)).filter(|at| *at > Duration::from_secs(1));
     for at in after {
         *slots.entry(at.as_millis() / SLOT.as_millis()).or_default() += 1;
     }

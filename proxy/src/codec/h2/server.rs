@@ -32,6 +32,7 @@ pub(crate) type Call = (RequestHead, BodyReader, Reply);
 
 /// What a peer opened a stream for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would be an allocation for each request")]
 pub(crate) enum Arrival {
     Call(Call),
     /// A request that breaks the rules: it is to be answered, or reset.

@@ -15,6 +15,8 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
+use super::tally::Tally;
+
 /// Longest time for a connection, as a proxy waits.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -44,13 +46,24 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects and opens a stream that begins with `first`.
-    pub(super) async fn open(target: &Target, token: &str, first: &[DeltaDiscoveryRequest]) -> anyhow::Result<Self> {
-        tokio::time::timeout(CONNECT, Self::dial(target, token, first)).await.context("no stream in time")?
+    pub(super) async fn open(
+        target: &Target,
+        token: &str,
+        first: &[DeltaDiscoveryRequest],
+        tally: &Tally,
+    ) -> anyhow::Result<Self> {
+        tokio::time::timeout(CONNECT, Self::dial(target, token, first, tally)).await.context("no stream in time")?
     }
 
     #[expect(clippy::disallowed_methods, reason = "the connection's driver; aborted with the link")]
-    async fn dial(target: &Target, token: &str, first: &[DeltaDiscoveryRequest]) -> anyhow::Result<Self> {
+    async fn dial(
+        target: &Target,
+        token: &str,
+        first: &[DeltaDiscoveryRequest],
+        tally: &Tally,
+    ) -> anyhow::Result<Self> {
         let tcp = TcpStream::connect(target.address).await?;
+        tally.note_accepted();
         tcp.set_nodelay(true)?;
         let name = ServerName::from(target.address.ip());
         let tls = TlsConnector::from(Arc::clone(&target.tls)).connect(name, tcp).await?;

@@ -54,7 +54,7 @@ impl Member {
     pub(super) async fn run(mut self, target: Arc<Target>, tally: Arc<Tally>) {
         let mut lost: Option<Instant> = None;
         loop {
-            if let Ok(mut link) = Link::open(&target, &self.token, &self.first_requests()).await {
+            if let Ok(mut link) = Link::open(&target, &self.token, &self.first_requests(), &tally).await {
                 tally.note_opened();
                 lost = None;
                 // Whatever ended it, what follows is the same.

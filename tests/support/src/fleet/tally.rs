@@ -52,8 +52,8 @@ pub struct Tally(Mutex<State>);
 struct State {
     totals: Totals,
     arrivals: Option<Arrivals>,
-    /// When streams were opened.
-    opened: Vec<Instant>,
+    /// When connections were accepted.
+    accepted: Vec<Instant>,
 }
 
 impl Tally {
@@ -78,9 +78,9 @@ impl Tally {
         self.state().arrivals.take()
     }
 
-    /// When streams were opened since the last call.
-    pub fn take_opened(&self) -> Vec<Instant> {
-        std::mem::take(&mut self.state().opened)
+    /// When connections were accepted since the last call.
+    pub fn take_accepted(&self) -> Vec<Instant> {
+        std::mem::take(&mut self.state().accepted)
     }
 
     /// The generation that is waited for, if it is one of `service`.
@@ -98,9 +98,12 @@ impl Tally {
         }
     }
 
+    pub(super) fn note_accepted(&self) {
+        self.state().accepted.push(Instant::now());
+    }
+
     pub(super) fn note_opened(&self) {
         let mut state = self.state();
-        state.opened.push(Instant::now());
         state.totals.streams += 1;
         state.totals.connected += 1;
     }
