@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Credentials of workloads outside Kubernetes
     Token(TokenArgs),
-    /// Show what a running proxy knows: its listeners, routes, clusters, endpoints and certificate
+    /// Show what a running proxy knows: its listeners, routes, clusters, endpoints, DNS names and certificate
     #[command(after_help = PROXY_CONFIG)]
     ProxyConfig(ProxyConfigArgs),
     /// Print what makes a Kubernetes cluster a mesh, for kubectl apply
@@ -159,6 +159,7 @@ Reads the admin port, which answers on the proxy's own machine only.
 Examples:
   tulle proxy-config                        everything, of the proxy with the usual port
   tulle proxy-config endpoints              addresses, health, priority and identity of each endpoint
+  tulle proxy-config dns                    names of the mesh, and the addresses it answers
   tulle proxy-config routes -o json | jq .  for programs
   kubectl exec POD -c tulle-proxy -- tulle proxy-config certs";
 
@@ -187,6 +188,8 @@ pub(crate) enum Section {
     Clusters,
     /// Addresses of the destinations
     Endpoints,
+    /// What it answers to DNS questions for names of the mesh
+    Dns,
     /// Its certificate and roots
     Certs,
     /// All of it

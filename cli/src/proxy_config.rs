@@ -13,45 +13,58 @@ use crate::args::{Output, ProxyConfigArgs, Section};
 use crate::ask;
 use crate::render::{self, Table};
 
+/// The sections of [`Section::All`].
+const ALL: [Section; 6] =
+    [Section::Listeners, Section::Routes, Section::Clusters, Section::Endpoints, Section::Dns, Section::Certs];
+
 /// Runs the subcommand.
 ///
 /// # Errors
 /// When the proxy does not answer, or not as a proxy of ours.
 pub(crate) fn run(args: &ProxyConfigArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let (config, certs) = runtime.block_on(read(args.admin)).context(
+    let pages = runtime.block_on(Pages::read(args.admin)).context(
         "is the proxy running, on this machine, with this --admin address? In a cluster: kubectl exec POD -c tulle-proxy",
     )?;
-    let all = [Section::Listeners, Section::Routes, Section::Clusters, Section::Endpoints, Section::Certs];
     let one = [args.section];
-    let sections: &[Section] = if args.section == Section::All { &all } else { &one };
+    let sections: &[Section] = if args.section == Section::All { &ALL } else { &one };
     match args.output {
         Output::Json => {
-            let parts: Map<_, _> = sections
-                .iter()
-                .map(|section| part(*section, &config, &certs))
-                .map(|(k, v)| (k.to_owned(), v))
-                .collect();
+            let parts: Map<_, _> =
+                sections.iter().map(|section| part(*section, &pages)).map(|(k, v)| (k.to_owned(), v)).collect();
             render::lines([render::json(&Value::Object(parts))])?;
         }
         Output::Table => {
-            let tables: Vec<_> = sections.iter().map(|section| table(*section, &config, &certs).lines()).collect();
+            let tables: Vec<_> = sections.iter().map(|section| table(*section, &pages).lines()).collect();
             render::lines(tables.join(&String::new()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn read(admin: SocketAddr) -> anyhow::Result<(Value, Value)> {
-    let page = async |path| {
-        let text = ask::get(admin, path).await?;
-        serde_json::from_str::<Value>(&text).with_context(|| format!("{admin}{path} is not JSON"))
-    };
-    Ok((page("/config_dump").await?, page("/certs").await?))
+/// What the proxy shows.
+struct Pages {
+    config: Value,
+    certs: Value,
+    /// Null where the proxy does not answer DNS questions.
+    dns: Value,
+}
+
+impl Pages {
+    async fn read(admin: SocketAddr) -> anyhow::Result<Self> {
+        let json = |path: &str, text: &str| {
+            serde_json::from_str::<Value>(text).with_context(|| format!("{admin}{path} is not JSON"))
+        };
+        let page = async |path| json(path, &ask::get(admin, path).await?);
+        let dns = ask::ask(admin, "GET", "/dns_dump").await?;
+        let dns = if dns.status == 200 { json("/dns_dump", &dns.body)? } else { Value::Null };
+        Ok(Self { config: page("/config_dump").await?, certs: page("/certs").await?, dns })
+    }
 }
 
 /// A section as JSON, under its name.
-fn part(section: Section, config: &Value, certs: &Value) -> (&'static str, Value) {
+fn part(section: Section, pages: &Pages) -> (&'static str, Value) {
+    let config = &pages.config;
     match section {
         Section::Listeners => {
             let of = |key: &str| config.get(key).cloned().unwrap_or_default();
@@ -71,19 +84,22 @@ fn part(section: Section, config: &Value, certs: &Value) -> (&'static str, Value
             });
             (if endpoints { "endpoints" } else { "clusters" }, Value::Object(clusters.collect()))
         }
-        Section::Certs => ("certs", certs.clone()),
+        Section::Certs => ("certs", pages.certs.clone()),
+        Section::Dns => ("dns", pages.dns.clone()),
         Section::All => ("config", config.clone()),
     }
 }
 
 /// A section for people.
-fn table(section: Section, config: &Value, certs: &Value) -> Table {
+fn table(section: Section, pages: &Pages) -> Table {
+    let config = &pages.config;
     match section {
         Section::Listeners | Section::All => listeners(config),
         Section::Routes => routes(config),
         Section::Clusters => clusters(config),
         Section::Endpoints => endpoints(config),
-        Section::Certs => certificate(certs),
+        Section::Certs => certificate(&pages.certs),
+        Section::Dns => names(&pages.dns),
     }
 }
 
@@ -171,6 +187,19 @@ fn certificate(certs: &Value) -> Table {
     table
 }
 
+/// What DNS answers for names of the mesh; everything else is the nameservers' to answer.
+fn names(dns: &Value) -> Table {
+    let mut table = Table::new(&["name", "addresses"]);
+    if dns.is_null() {
+        return table.titled("DNS is not captured here: tulle.io/dns-capture, --dns-capture".to_owned());
+    }
+    for (name, addresses) in entries(dns, "names") {
+        let addresses = if addresses == &json!([]) { "none".to_owned() } else { compact(addresses) };
+        table.row([name.clone(), addresses]);
+    }
+    table
+}
+
 /// The entries of the object at `key`.
 fn entries<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = (&'v String, &'v Value)> {
     value.get(key).and_then(Value::as_object).into_iter().flatten()
@@ -233,8 +262,13 @@ mod tests {
         })
     }
 
+    fn pages() -> Pages {
+        let names = json!({"a.shop.svc.cluster.local": ["10.96.0.1", "fd00::1"], "b": [], "c": "absent"});
+        Pages { config: config(), certs: json!({"identity": null}), dns: json!({"names": names}) }
+    }
+
     fn row(section: Section, starts: &str) -> Vec<String> {
-        let lines = table(section, &config(), &json!({"identity": null})).lines();
+        let lines = table(section, &pages()).lines();
         let line = lines.iter().find(|line| line.starts_with(starts)).unwrap_or_else(|| panic!("{lines:?}"));
         line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
     }
@@ -247,20 +281,24 @@ mod tests {
         assert_eq!(route[1..], ["all", "prefix /", "cluster reviews", "1.5 s", "connect-failure,502-504", "2"]);
         assert_eq!(row(Section::Clusters, "reviews")[5..], ["1", "1"]);
         assert_eq!(row(Section::Endpoints, "reviews")[5..], ["-", "reviews", "-"]);
+        assert_eq!(row(Section::Dns, "a.shop")[1..], ["10.96.0.1,fd00::1"]);
+        assert_eq!((&*row(Section::Dns, "b")[1], &*row(Section::Dns, "c")[1]), ("none", "absent"));
     }
 
     #[test]
     fn unknown_shapes_are_shown_as_far_as_they_go() {
-        for section in [Section::Listeners, Section::Routes, Section::Clusters, Section::Endpoints, Section::Certs] {
-            assert!(!table(section, &json!({"clusters": [1], "by_name": 3}), &json!([])).lines().is_empty());
+        let strange = json!({"clusters": [1], "by_name": 3});
+        let pages = Pages { config: strange, certs: json!([]), dns: json!({"names": 1}) };
+        for section in ALL {
+            assert!(!table(section, &pages).lines().is_empty());
         }
     }
 
     #[test]
     fn json_is_cut_by_section() {
-        let (name, endpoints) = part(Section::Endpoints, &config(), &Value::Null);
+        let (name, endpoints) = part(Section::Endpoints, &pages());
         assert_eq!((name, endpoints["reviews"][0]["address"].as_str()), ("endpoints", Some("10.0.0.1:8080")));
-        let (_, clusters) = part(Section::Clusters, &config(), &Value::Null);
+        let (_, clusters) = part(Section::Clusters, &pages());
         assert_eq!(clusters["reviews"].get("endpoints"), None);
     }
 }

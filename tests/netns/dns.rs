@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use serde_json::{Value, json};
 use tulle_testing::netns::{self, Finished, Pod};
 
 use crate::mesh::{Mesh, PAGE, SERVICE_V4, SERVICE_V6, curl};
@@ -41,6 +42,9 @@ fn services_without_nameservers(mode: &str) -> anyhow::Result<()> {
     ensure!(!unknown.success && begun.elapsed() < Duration::from_secs(30), "{mode}: {unknown:?}");
     let dump = curl(client, &["http://127.0.0.1:15000/dns"])?;
     ensure!(dump.contains(&format!("web.shop.svc.cluster.local {SERVICE_V4} {SERVICE_V6}")), "{mode}: {dump}");
+    let dump: Value = serde_json::from_str(&curl(client, &["http://127.0.0.1:15000/dns_dump"])?)?;
+    let addresses = &dump["names"]["web.shop.svc.cluster.local"];
+    ensure!(*addresses == json!([SERVICE_V4, SERVICE_V6]), "{mode}: {dump}");
     let metrics = curl(client, &["http://127.0.0.1:15020/metrics"])?;
     let count = |result: &str| {
         let line = format!("tulle_dns_requests_total{{result=\"{result}\"}} ");

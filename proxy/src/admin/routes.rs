@@ -53,6 +53,7 @@ enum Page {
     Clusters,
     Certs,
     Dns,
+    DnsDump,
     Metrics,
     Ready,
     Logging,
@@ -61,12 +62,13 @@ enum Page {
 }
 
 /// Pages of the local listener. Shown at `/`.
-const LOCAL: [(&str, Page, &str); 11] = [
+const LOCAL: [(&str, Page, &str); 12] = [
     ("/", Page::Index, "this list"),
     ("/config_dump", Page::ConfigDump, "configuration in force, as JSON"),
     ("/clusters", Page::Clusters, "clusters and their endpoints"),
     ("/certs", Page::Certs, "certificate and roots in use, as JSON"),
     ("/dns", Page::Dns, "names of the mesh, nameservers and cached answers"),
+    ("/dns_dump", Page::DnsDump, "the same, as JSON"),
     ("/stats", Page::Metrics, "metrics, in Prometheus' text format"),
     ("/metrics", Page::Metrics, "the same"),
     ("/ready", Page::Ready, "whether the workload may receive traffic, and why not"),
@@ -109,7 +111,14 @@ pub(super) async fn reply<B>(request: &Request<B>, audience: Audience, handles: 
         }
         Page::Logging if commands => set_logging(request.uri().query().unwrap_or_default(), handles),
         Page::Logging => Reply::text(StatusCode::OK, handles.control.log_filter() + "\n"),
-        Page::Index | Page::ConfigDump | Page::Clusters | Page::Certs | Page::Dns | Page::Metrics | Page::Ready
+        Page::Index
+        | Page::ConfigDump
+        | Page::Clusters
+        | Page::Certs
+        | Page::Dns
+        | Page::DnsDump
+        | Page::Metrics
+        | Page::Ready
             if !reads =>
         {
             Reply::not_allowed("GET, HEAD")
@@ -118,15 +127,15 @@ pub(super) async fn reply<B>(request: &Request<B>, audience: Audience, handles: 
         Page::ConfigDump => Reply::json(&config_dump::view(&handles.snapshot.borrow().clone())),
         Page::Clusters => Reply::text(StatusCode::OK, clusters::text(&handles.snapshot.borrow().clone())),
         Page::Certs => Reply::json(&certs::view(handles.keys.borrow().as_deref())),
-        Page::Dns => match &handles.dns {
-            Some(dns) => Reply::text(StatusCode::OK, dns.text()),
-            None => {
-                Reply::text(StatusCode::NOT_FOUND, "DNS is not captured here: tulle.io/dns-capture, --dns-capture\n")
-            }
-        },
+        Page::Dns => handles.dns.as_ref().map_or_else(no_dns, |dns| Reply::text(StatusCode::OK, dns.text())),
+        Page::DnsDump => handles.dns.as_ref().map_or_else(no_dns, |dns| Reply::json(&dns.dump())),
         Page::Metrics => Reply::metrics(handles, audience).await,
         Page::Ready => ready::reply(handles, audience, SystemTime::now()),
     }
+}
+
+fn no_dns() -> Reply {
+    Reply::text(StatusCode::NOT_FOUND, "DNS is not captured here: tulle.io/dns-capture, --dns-capture\n")
 }
 
 fn index() -> String {

@@ -324,9 +324,18 @@ async fn readiness_says_what_is_missing() {
 #[tokio::test]
 async fn the_network_sees_nothing_else_and_commands_nothing() {
     let fixture = Fixture::start().await;
-    for path in
-        ["/config_dump", "/clusters", "/certs", "/stats", "/logging", "/drain", "/quitquitquit", "/", "/debug/pprof"]
-    {
+    for path in [
+        "/config_dump",
+        "/clusters",
+        "/certs",
+        "/dns_dump",
+        "/stats",
+        "/logging",
+        "/drain",
+        "/quitquitquit",
+        "/",
+        "/debug/pprof",
+    ] {
         assert_eq!(fixture.network("GET", path).await.0, 404, "{path}");
         assert_eq!(fixture.network("POST", path).await.0, 404, "{path}");
     }

@@ -29,10 +29,12 @@ pub mod counts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::config::bootstrap::{Bootstrap, Dns as Settings};
@@ -54,6 +56,25 @@ pub struct Dns {
 #[derive(Clone, Debug)]
 pub struct DnsView {
     resolver: Arc<Resolver>,
+}
+
+/// Everything there is to see, as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Dump {
+    /// Names of the mesh that were asked for.
+    names: BTreeMap<String, Shown>,
+    /// A line for each.
+    nameservers: Vec<String>,
+    /// A line for each answer.
+    cached: Vec<String>,
+}
+
+/// What is known of a name: its addresses, or the word `absent`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Absent(&'static str),
+    Addresses(Vec<IpAddr>),
 }
 
 /// Everything the DNS server needs.
@@ -104,30 +125,36 @@ impl DnsView {
 
     /// Names of the mesh, nameservers and what is cached, as text.
     pub fn text(&self) -> String {
-        let mut lines: Vec<String> = Vec::new();
-        for (name, known) in &self.resolver.names().known {
-            lines.push(match known {
-                KnownName::Absent => format!("{name} not in the mesh"),
-                KnownName::Addresses(addresses) if addresses.is_empty() => format!("{name} without addresses"),
-                KnownName::Addresses(addresses) => {
-                    let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                    format!("{name} {}", all.join(" "))
-                }
-            });
-        }
-        lines.sort();
-        let mut text = String::from("names of the mesh:\n");
-        let mut section = |head: &str, lines: Vec<String>| {
-            text.push_str(head);
-            for line in lines {
-                text.push_str("  ");
-                text.push_str(&line);
-                text.push('\n');
+        let Dump { names, nameservers, cached } = self.dump();
+        let name = |(name, shown): (String, Shown)| match shown {
+            Shown::Absent(_) => format!("{name} not in the mesh"),
+            Shown::Addresses(addresses) if addresses.is_empty() => format!("{name} without addresses"),
+            Shown::Addresses(addresses) => {
+                let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("{name} {}", all.join(" "))
             }
         };
-        section("", lines);
-        section("nameservers:\n", self.resolver.nameservers());
-        section("cached:\n", self.resolver.cached());
-        text
+        let names = names.into_iter().map(name).collect();
+        let sections: [(_, Vec<String>); 3] =
+            [("names of the mesh", names), ("nameservers", nameservers), ("cached", cached)];
+        let section = |(head, lines): (&str, Vec<String>)| {
+            let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+            format!("{head}:\n{lines}")
+        };
+        sections.map(section).concat()
+    }
+
+    /// The same, for programs.
+    pub fn dump(&self) -> Dump {
+        let shown = |known: &KnownName| match known {
+            KnownName::Absent => Shown::Absent("absent"),
+            KnownName::Addresses(addresses) => Shown::Addresses(addresses.to_vec()),
+        };
+        let names = self.resolver.names();
+        Dump {
+            names: names.known.iter().map(|(name, known)| (name.to_string(), shown(known))).collect(),
+            nameservers: self.resolver.nameservers(),
+            cached: self.resolver.cached(),
+        }
     }
 }
