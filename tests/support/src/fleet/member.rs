@@ -16,7 +16,7 @@ use super::tally::Tally;
 
 /// Waits of `tulle-proxy` between attempts: the first, and the bounds of later ones, which grow with the outage.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-const SHORT_WAIT: Duration = Duration::from_secs(1);
+const SHORT_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// One proxy.
@@ -64,7 +64,7 @@ impl Member {
             tally.update(|totals| totals.failures += 1);
             let outage = lost.map(|since| since.elapsed());
             lost.get_or_insert_with(Instant::now);
-            let bound = outage.map_or(FIRST_WAIT, |outage| (outage / 2).clamp(SHORT_WAIT, LONGEST_WAIT));
+            let bound = outage.map_or(FIRST_WAIT, |outage| outage.clamp(SHORT_WAIT, LONGEST_WAIT));
             tokio::time::sleep(bound.mul_f64(rand::random::<f64>())).await;
         }
     }
