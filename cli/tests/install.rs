@@ -123,6 +123,7 @@ fn wrong_values_are_refused() {
 const GRANTED: &str = "\
 tulle-cni cluster core pods: get
 tulle-cni tulle-cni apps daemonsets tulle-cni: get
+tulle-control-plane cluster apiextensions.k8s.io customresourcedefinitions grpcroutes.gateway.networking.k8s.io,httproutes.gateway.networking.k8s.io,referencegrants.gateway.networking.k8s.io,workloads.tulle.io: list watch
 tulle-control-plane cluster authentication.k8s.io tokenreviews: create
 tulle-control-plane cluster core configmaps tulle-trust-bundle: list patch watch
 tulle-control-plane cluster core configmaps: create

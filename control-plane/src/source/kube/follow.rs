@@ -1,5 +1,5 @@
 //! One kind, watched for good: list, watch, and again from the list when the API has forgotten where we were. Errors are
-//! told and tried again, ever more slowly, up to half a minute.
+//! told and tried again, ever more slowly, up to half a minute; at once, when a kind that the API did not have is defined.
 
 use std::pin::Pin;
 
@@ -9,10 +9,11 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
+use super::definition::Definition;
 use super::watched::{Manifest, Watched, resource};
 
 /// A watch is begun anew after this long, so that one whose connection has died without a word is noticed.
-const WATCH_SECONDS: u32 = 60;
+pub(super) const WATCH_SECONDS: u32 = 60;
 
 /// Objects in one answer of a list.
 const PAGE: u32 = 500;
@@ -49,13 +50,16 @@ pub(super) struct Follow<T> {
     backoff: DefaultBackoff,
     /// Not before this.
     again: Option<Instant>,
+    /// Where word of the kind's definition comes from, while the API does not have the kind.
+    definition: Option<Definition>,
 }
 
 type Events<T> = Pin<Box<dyn Stream<Item = watcher::Result<Event<Watched<T>>>> + Send>>;
 
 impl<T: Manifest> Follow<T> {
     pub(super) fn new(client: Client) -> Self {
-        Self { events: Self::events(&client), client, backoff: DefaultBackoff::default(), again: None }
+        let events = Self::events(&client);
+        Self { client, events, backoff: DefaultBackoff::default(), again: None, definition: None }
     }
 
     fn events(client: &Client) -> Events<T> {
@@ -67,7 +71,7 @@ impl<T: Manifest> Follow<T> {
     /// Waits for the next news. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> News<T> {
         if let Some(again) = self.again {
-            tokio::time::sleep_until(again).await;
+            self.pause(again).await;
             self.again = None;
         }
         match self.events.next().await {
@@ -75,6 +79,7 @@ impl<T: Manifest> Follow<T> {
                 // A list that begins may fail yet.
                 if !matches!(event, Event::Init) {
                     self.backoff = DefaultBackoff::default();
+                    self.definition = None;
                 }
                 News::Event(Box::new(event))
             }
@@ -83,6 +88,7 @@ impl<T: Manifest> Follow<T> {
                 self.again = Some(Instant::now() + pause);
                 let trouble = trouble::<T>(&error);
                 if trouble.absent {
+                    self.definition.get_or_insert_with(|| Definition::of::<T>(&self.client));
                     tracing::debug!(kind = T::KIND, again_in = ?pause, "the API does not have the kind");
                 } else {
                     tracing::warn!(kind = T::KIND, %error, again_in = ?pause, "watching failed");
@@ -97,6 +103,19 @@ impl<T: Manifest> Follow<T> {
                 self.events = Self::events(&self.client);
                 News::Trouble(Trouble { absent: false, reason: None })
             }
+        }
+    }
+}
+
+impl<T> Follow<T> {
+    /// Waits until `again`, or until there is word of the kind's definition.
+    async fn pause(&mut self, again: Instant) {
+        let Some(definition) = &mut self.definition else { return tokio::time::sleep_until(again).await };
+        // Biased: with word the pauses are short again, for the API may need a moment yet.
+        tokio::select! {
+            biased;
+            () = definition.changed() => self.backoff = DefaultBackoff::default(),
+            () = tokio::time::sleep_until(again) => {}
         }
     }
 }

@@ -10,6 +10,9 @@ mod watched;
 /// What was seen of one kind.
 mod table;
 
+/// Word of a kind that is to come.
+mod definition;
+
 /// One kind, watched for good.
 mod follow;
 
