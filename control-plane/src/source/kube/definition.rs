@@ -94,13 +94,16 @@ mod tests {
         });
         let start = Instant::now();
         let mut follow = Follow::<HttpRouteManifest>::new(Client::new(service, "default"));
-        loop {
-            match follow.next().await {
-                News::Trouble(trouble) => assert!(trouble.absent, "{trouble:?}"),
-                News::Event(event) if matches!(*event, Event::InitDone) => break,
-                News::Event(_) => {}
+        let listed = async {
+            loop {
+                match follow.next().await {
+                    News::Trouble(trouble) => assert!(trouble.absent, "{trouble:?}"),
+                    News::Event(event) if matches!(*event, Event::InitDone) => break,
+                    News::Event(_) => {}
+                }
             }
-        }
+        };
+        tokio::time::timeout(2 * LATE, listed).await.expect("the kind is seen");
         let late = start.elapsed() - LATE;
         assert!(late < Duration::from_millis(100), "{late:?}");
     }
