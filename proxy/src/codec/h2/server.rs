@@ -10,7 +10,6 @@ use super::batch::Batch;
 use super::check::{self, Refusal};
 use super::{BodyReader, BodyWriter, H2Error, ResetCode};
 use crate::codec::fields;
-use crate::codec::h1::parse::Limits;
 use crate::codec::head::{Edit, RequestHead, ResponseHead};
 use crate::conn::Io;
 
@@ -18,7 +17,6 @@ use crate::conn::Io;
 pub(crate) struct Connection {
     wire: h2::server::Connection<Batch, Bytes>,
     batch: Batch,
-    max_fields: usize,
 }
 
 impl fmt::Debug for Connection {
@@ -30,45 +28,43 @@ impl fmt::Debug for Connection {
 /// A request: head, body, and where the reply goes.
 pub(crate) type Call = (RequestHead, BodyReader, Reply);
 
-/// What a peer opened a stream for.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would be an allocation for each request")]
-pub(crate) enum Arrival {
-    Call(Call),
-    /// A request that breaks the rules: it is to be answered, or reset.
-    Refused(Refusal, Reply),
-}
-
 impl Connection {
-    /// Exchanges prefaces and settings. `limits` are those of a request's head, decoded.
-    pub(crate) async fn accept(io: Io, limits: Limits) -> Result<Self, H2Error> {
+    /// Exchanges prefaces and settings. `max_header_bytes` bounds the decoded header list of a request.
+    pub(crate) async fn accept(io: Io, max_header_bytes: u32) -> Result<Self, H2Error> {
         let mut builder = h2::server::Builder::new();
         builder
             .initial_connection_window_size(super::CONNECTION_WINDOW)
             .initial_window_size(super::STREAM_WINDOW)
             .max_frame_size(super::MAX_FRAME)
             .max_concurrent_streams(super::MAX_STREAMS)
-            .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(max_header_bytes)
             .max_send_buffer_size(super::SEND_BUFFER)
             .data_frame_budget(super::SMALL_FRAMES);
         let batch = Batch::new(io);
         let wire = batch.drive(builder.handshake(batch.clone())).await?;
-        Ok(Self { wire, batch, max_fields: limits.fields })
+        Ok(Self { wire, batch })
     }
 
     /// The next request; none when the connection is over. Also moves every stream's frames, so it must be polled all
-    /// the time. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Result<Arrival, H2Error>> {
-        let (request, respond) = match self.batch.drive(self.wire.accept()).await? {
-            Ok(call) => call,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let (head, body) = request.into_parts();
-        let reply = Reply { respond };
-        Some(Ok(match check::request(&head, self.max_fields) {
-            Ok(()) => Arrival::Call((RequestHead::H2(Box::new(head)), BodyReader::new(body), reply)),
-            Err(refusal) => Arrival::Refused(refusal, reply),
-        }))
+    /// the time. `refuse` gets those that break the rules or have more than `max_fields`, to be answered or reset.
+    /// Cancel safe.
+    pub(crate) async fn next(
+        &mut self,
+        max_fields: usize,
+        refuse: impl Fn(Refusal, Reply),
+    ) -> Option<Result<Call, H2Error>> {
+        loop {
+            let (request, respond) = match self.batch.drive(self.wire.accept()).await? {
+                Ok(call) => call,
+                Err(error) => return Some(Err(error.into())),
+            };
+            let (head, body) = request.into_parts();
+            let reply = Reply { respond };
+            match check::request(&head, max_fields) {
+                Ok(()) => return Some(Ok((RequestHead::H2(Box::new(head)), BodyReader::new(body), reply))),
+                Err(refusal) => refuse(refusal, reply),
+            }
+        }
     }
 
     /// Whether any stream is open.
