@@ -1,7 +1,9 @@
 //! One kind, watched for good: list, watch, and again from the list when the API has forgotten where we were. Errors are
-//! told and tried again, ever more slowly, up to half a minute; at once, when a kind that the API did not have is defined.
+//! told and tried again: those of the API ever more slowly, up to a minute, or at once, when a kind that it did not have is
+//! defined; silence every two seconds.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_core::Stream;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
@@ -14,6 +16,10 @@ use super::watched::{Manifest, Watched, resource};
 
 /// A watch is begun anew after this long, so that one whose connection has died without a word is noticed.
 pub(super) const WATCH_SECONDS: u32 = 60;
+
+/// Longest wait for an API that cannot be reached. Nobody is spared by a longer one, and when it is back we must follow
+/// before what it had to put off is done: pods of a rolling restart go within seconds.
+const UNREACHABLE: Duration = Duration::from_secs(2);
 
 /// Objects in one answer of a list.
 const PAGE: u32 = 500;
@@ -84,7 +90,7 @@ impl<T: Manifest> Follow<T> {
                 News::Event(Box::new(event))
             }
             Some(Err(error)) => {
-                let pause = self.backoff.next().unwrap_or_default();
+                let pause = self.pause_after(&error);
                 self.again = Some(Instant::now() + pause);
                 let trouble = trouble::<T>(&error);
                 if trouble.absent {
@@ -108,6 +114,14 @@ impl<T: Manifest> Follow<T> {
 }
 
 impl<T> Follow<T> {
+    fn pause_after(&mut self, error: &watcher::Error) -> Duration {
+        if is_unreachable(error) {
+            self.backoff = DefaultBackoff::default();
+            return UNREACHABLE.mul_f64(rand::random_range(0.5..1.0));
+        }
+        self.backoff.next().unwrap_or_default()
+    }
+
     /// Waits until `again`, or until there is word of the kind's definition.
     async fn pause(&mut self, again: Instant) {
         let Some(definition) = &mut self.definition else { return tokio::time::sleep_until(again).await };
@@ -118,6 +132,12 @@ impl<T> Follow<T> {
             () = tokio::time::sleep_until(again) => {}
         }
     }
+}
+
+/// Whether the API said nothing at all.
+const fn is_unreachable(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    matches!(error, InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) if !matches!(error, kube::Error::Api(_)))
 }
 
 /// What an error means to the user.
@@ -157,5 +177,35 @@ fn trouble<T: Manifest>(error: &watcher::Error) -> Trouble {
             Trouble { absent: false, reason: Some(reason) }
         }
         _ => passing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::source::object::ServiceManifest;
+
+    /// An API that cannot be reached for a minute, then has no objects.
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_is_back_is_followed_at_once() {
+        let back = Instant::now() + Duration::from_secs(60);
+        let service = tower::service_fn(move |request: http::Request<Body>| async move {
+            if Instant::now() < back {
+                return Err("connection refused");
+            }
+            if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                std::future::pending::<()>().await;
+            }
+            let list = json!({"metadata": {"resourceVersion": "1"}, "items": []});
+            Ok(http::Response::new(Body::from(list.to_string().into_bytes())))
+        });
+        let mut follow = Follow::<ServiceManifest>::new(Client::new(service, "default"));
+        let listed =
+            async { while !matches!(follow.next().await, News::Event(event) if matches!(*event, Event::InitDone)) {} };
+        tokio::time::timeout(Duration::from_secs(600), listed).await.expect("what there is");
+        assert!(back.elapsed() <= UNREACHABLE, "{:?}", back.elapsed());
     }
 }
