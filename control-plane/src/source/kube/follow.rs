@@ -54,6 +54,8 @@ pub(super) struct Follow<T> {
     client: Client,
     events: Events<T>,
     backoff: DefaultBackoff,
+    /// The API was silent the last time, and that was told.
+    silent: bool,
     /// Not before this.
     again: Option<Instant>,
     /// Where word of the kind's definition comes from, while the API does not have the kind.
@@ -65,7 +67,7 @@ type Events<T> = Pin<Box<dyn Stream<Item = watcher::Result<Event<Watched<T>>>> +
 impl<T: Manifest> Follow<T> {
     pub(super) fn new(client: Client) -> Self {
         let events = Self::events(&client);
-        Self { client, events, backoff: DefaultBackoff::default(), again: None, definition: None }
+        Self { client, events, backoff: DefaultBackoff::default(), silent: false, again: None, definition: None }
     }
 
     fn events(client: &Client) -> Events<T> {
@@ -77,7 +79,7 @@ impl<T: Manifest> Follow<T> {
     /// Waits for the next news. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> News<T> {
         if let Some(again) = self.again {
-            self.pause(again).await;
+            self.wait(again).await;
             self.again = None;
         }
         match self.events.next().await {
@@ -85,17 +87,22 @@ impl<T: Manifest> Follow<T> {
                 // A list that begins may fail yet.
                 if !matches!(event, Event::Init) {
                     self.backoff = DefaultBackoff::default();
+                    self.silent = false;
                     self.definition = None;
                 }
                 News::Event(Box::new(event))
             }
             Some(Err(error)) => {
-                let pause = self.pause_after(&error);
+                let silent = std::mem::replace(&mut self.silent, is_unreachable(&error)) && self.silent;
+                let pause = self.pause();
                 self.again = Some(Instant::now() + pause);
                 let trouble = trouble::<T>(&error);
                 if trouble.absent {
                     self.definition.get_or_insert_with(|| Definition::of::<T>(&self.client));
                     tracing::debug!(kind = T::KIND, again_in = ?pause, "the API does not have the kind");
+                } else if silent {
+                    // Once is enough of what is tried again every two seconds.
+                    tracing::debug!(kind = T::KIND, %error, again_in = ?pause, "watching failed again");
                 } else {
                     tracing::warn!(kind = T::KIND, %error, again_in = ?pause, "watching failed");
                 }
@@ -114,8 +121,9 @@ impl<T: Manifest> Follow<T> {
 }
 
 impl<T> Follow<T> {
-    fn pause_after(&mut self, error: &watcher::Error) -> Duration {
-        if is_unreachable(error) {
+    /// How long to wait after an error.
+    fn pause(&mut self) -> Duration {
+        if self.silent {
             self.backoff = DefaultBackoff::default();
             return UNREACHABLE.mul_f64(rand::random_range(0.5..1.0));
         }
@@ -123,7 +131,7 @@ impl<T> Follow<T> {
     }
 
     /// Waits until `again`, or until there is word of the kind's definition.
-    async fn pause(&mut self, again: Instant) {
+    async fn wait(&mut self, again: Instant) {
         let Some(definition) = &mut self.definition else { return tokio::time::sleep_until(again).await };
         // Biased: with word the pauses are short again, for the API may need a moment yet.
         tokio::select! {
