@@ -12,6 +12,10 @@ pub(crate) mod check;
 /// The stream below a connection, written to in large pieces.
 mod batch;
 
+/// Compressed heads.
+#[expect(dead_code, reason = "the engine that uses it is not there yet")]
+pub(crate) mod hpack;
+
 use std::fmt;
 use std::future::poll_fn;
 
