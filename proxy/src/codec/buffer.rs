@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use bytes::BytesMut;
+
 /// Capacity of a buffer: one TLS record.
 pub(crate) const SIZE: usize = 16 * 1024;
 
@@ -25,6 +27,38 @@ pub(crate) fn give(mut buffer: Vec<u8>) {
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {
+                free.push(buffer);
+            }
+        });
+    }
+}
+
+/// Buffers kept whose bytes may still be read by others.
+const KEPT_SHARED: usize = 64;
+
+thread_local! {
+    static FREE_SHARED: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes an empty buffer of [`SIZE`] whose parts can be handed on without a copy.
+pub(crate) fn take_shared() -> BytesMut {
+    FREE_SHARED
+        .with_borrow_mut(Vec::pop)
+        // Most likely nobody reads its parts any more; else they keep it until they have been read.
+        .and_then(|mut buffer| {
+            buffer.clear();
+            buffer.try_reclaim(SIZE).then_some(buffer)
+        })
+        .unwrap_or_else(|| BytesMut::with_capacity(SIZE))
+}
+
+/// Gives a buffer back whose own bytes were used.
+pub(crate) fn give_shared(buffer: BytesMut) {
+    if buffer.capacity() > 0 {
+        // While the thread ends there is no list any more; the buffer is freed then.
+        let _ = FREE_SHARED.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT_SHARED {
                 free.push(buffer);
             }
         });

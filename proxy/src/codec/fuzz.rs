@@ -3,12 +3,12 @@
 //! Whatever a parser accepts is passed on, and must be read by the next proxy as it was read here.
 #![expect(clippy::missing_panics_doc, reason = "a panic is how a target reports")]
 
-use http::{HeaderName, HeaderValue, Method, Uri};
-
 use super::h1::decode::{DecodeError, Decoder, Step};
 use super::h1::parse::{self, Framing, Limits, RawHead, Request};
 use super::h1::write;
-use super::h2::check;
+use super::h2::head::{Collector, Request as Http2};
+use super::h2::hpack::decode::Sink;
+use super::h2::hpack::names;
 use super::head::{Edit, RequestHead, ResponseHead};
 
 const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
@@ -68,11 +68,8 @@ pub fn chunked_body(bytes: &[u8]) {
 /// A request of HTTP/2, as text: method, target, then `name: value` by line. What passes the check is read by
 /// an HTTP/1 upstream as the same request, however its body is framed.
 pub fn http2_head(bytes: &[u8]) {
-    let Some(parts) = http2_parts(bytes) else { return };
-    if check::request(&parts, LIMITS.fields).is_err() {
-        return;
-    }
-    let head = RequestHead::H2(Box::new(parts));
+    let Some(request) = http2_request(bytes) else { return };
+    let head = RequestHead::H2(request);
     let line = (head.method().to_owned(), head.path().to_owned(), head.authority().to_owned());
     let framings = [
         (write::Framing::None, Framing::None),
@@ -85,18 +82,28 @@ pub fn http2_head(bytes: &[u8]) {
     }
 }
 
-fn http2_parts(bytes: &[u8]) -> Option<http::request::Parts> {
+fn http2_request(bytes: &[u8]) -> Option<Http2> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
-    let mut request = http::Request::new(());
-    *request.method_mut() = Method::from_bytes(lines.next()?).ok()?;
-    *request.uri_mut() = Uri::try_from(lines.next()?).ok()?;
+    let mut fields = Collector::new(LIMITS);
+    let mut field = |name: &[u8], value: &[u8]| fields.field(name, value, names::kind(name), names::is_value(value));
+    field(b":method", lines.next()?);
+    field(b":scheme", b"http");
+    // Origin form, or absolute: with an authority.
+    let target = lines.next()?;
+    match target.strip_prefix(b"http://") {
+        None => field(b":path", target),
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len()));
+            field(b":authority", authority);
+            field(b":path", if path.is_empty() { b"/" } else { path });
+        }
+    }
     for line in lines {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at_checked(colon)?;
-        let value = value.strip_prefix(b": ").or_else(|| value.strip_prefix(b":"))?;
-        request.headers_mut().append(HeaderName::from_lowercase(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        field(name, value.strip_prefix(b": ").or_else(|| value.strip_prefix(b":"))?);
     }
-    Some(request.into_parts().0)
+    fields.request().ok()
 }
 
 /// What a request is, apart from the fields that end at a proxy.

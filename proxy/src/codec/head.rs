@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::{request, response};
-
-use super::fields::{self, Role};
+use super::fields::Role;
 use super::h1::parse;
+use super::h2::head as h2;
 use crate::config::changes::{Changes, FieldChanges};
 
 /// The head of a request.
@@ -15,15 +14,23 @@ pub(crate) enum RequestHead {
     /// Received as HTTP/1.
     H1(parse::Request),
     /// Received as HTTP/2.
-    H2(Box<request::Parts>),
+    H2(h2::Request),
 }
 
 impl RequestHead {
+    /// Its bytes and fields.
+    pub(super) const fn raw(&self) -> &parse::RawHead {
+        match self {
+            Self::H1(head) => &head.raw,
+            Self::H2(head) => &head.raw,
+        }
+    }
+
     /// The method, as sent.
     pub(crate) fn method(&self) -> &str {
         match self {
             Self::H1(head) => head.raw.text(&head.method),
-            Self::H2(head) => head.method.as_str(),
+            Self::H2(head) => head.raw.text(&head.method),
         }
     }
 
@@ -31,7 +38,7 @@ impl RequestHead {
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::H1(head) => head.raw.text(&head.path),
-            Self::H2(head) => head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+            Self::H2(head) => head.raw.text(&head.path),
         }
     }
 
@@ -39,19 +46,13 @@ impl RequestHead {
     pub(crate) fn authority(&self) -> &str {
         match self {
             Self::H1(head) => head.raw.text(&head.authority),
-            Self::H2(head) => match head.uri.authority() {
-                Some(authority) => authority.as_str(),
-                None => head.headers.get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default(),
-            },
+            Self::H2(head) => head.raw.text(&head.authority),
         }
     }
 
     /// The value of the first field called `name` (lower case) that is passed on.
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
-        match self {
-            Self::H1(head) => find(&head.raw, name),
-            Self::H2(head) => value(&head.headers, name),
-        }
+        find(self.raw(), name)
     }
 
     /// The protocol version, for logs.
@@ -99,24 +100,29 @@ pub(crate) enum ResponseHead {
     /// Received as HTTP/1.
     H1(parse::Response),
     /// Received as HTTP/2.
-    H2(Box<response::Parts>),
+    H2(h2::Response),
 }
 
 impl ResponseHead {
+    /// Its bytes and fields.
+    pub(super) const fn raw(&self) -> &parse::RawHead {
+        match self {
+            Self::H1(head) => &head.raw,
+            Self::H2(head) => &head.raw,
+        }
+    }
+
     /// The status code.
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::H1(head) => head.status,
-            Self::H2(head) => head.status.as_u16(),
+            Self::H2(head) => head.status,
         }
     }
 
     /// The value of the first field called `name` (lower case).
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
-        match self {
-            Self::H1(head) => find(&head.raw, name),
-            Self::H2(head) => value(&head.headers, name),
-        }
+        find(self.raw(), name)
     }
 
     /// gRPC status of a reply without messages, which has it in its head.
@@ -206,15 +212,4 @@ impl<'e> Edit<'e> {
     pub(crate) fn written(&self) -> impl Iterator<Item = &'e (http::HeaderName, http::HeaderValue)> + use<'e> {
         self.fields().into_iter().flat_map(FieldChanges::written)
     }
-}
-
-/// The fields of an HTTP/2 head that `edit` passes and HTTP/1 can say.
-pub(crate) fn passed<'h>(
-    headers: &'h http::HeaderMap,
-    edit: Edit<'h>,
-) -> impl Iterator<Item = (&'h http::HeaderName, &'h http::HeaderValue)> {
-    headers.iter().filter(move |(name, _)| {
-        let bytes = name.as_str().as_bytes();
-        edit.passes(fields::role(bytes)) && fields::is_token(name) && !edit.drops(bytes)
-    })
 }

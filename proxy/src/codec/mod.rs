@@ -1,4 +1,4 @@
-//! HTTP on the wire. The types of the crates underneath (`httparse`, `h2`) stay in here.
+//! HTTP on the wire. The types of the crates underneath (`httparse`) stay in here.
 
 /// Buffers held only while bytes are in flight.
 pub(crate) mod buffer;
@@ -18,7 +18,7 @@ pub(crate) mod reply;
 /// HTTP/1.1: our own strict codec.
 pub(crate) mod h1;
 
-/// HTTP/2: the `h2` crate, and the only place that names its types.
+/// HTTP/2: our own engine.
 pub(crate) mod h2;
 
 /// What the fuzz targets run of it.

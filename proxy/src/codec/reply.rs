@@ -58,7 +58,7 @@ impl<'c> Reply<'c> {
             }
             // A peer that has just left shows when the reply itself is sent.
             Self::H2(reply) => {
-                let _ = reply.informational(head);
+                let _ = reply.informational(&head);
                 Ok(())
             }
         }
@@ -77,7 +77,7 @@ impl<'c> Reply<'c> {
                 write::response(&head, edit, framing, reply.close, &mut out);
                 Ok(BodyOut::H1(BodyWriter::new(reply.duplex, out, body)))
             }
-            Self::H2(reply) => Ok(BodyOut::H2(reply.head(head, edit, end)?)),
+            Self::H2(reply) => Ok(BodyOut::H2(reply.head(&head, edit, end)?)),
         }
     }
 
@@ -183,16 +183,12 @@ impl<'c> H1Reply<'c> {
                 Received::Chunked | Received::UntilClose => unknown,
             },
             ResponseHead::H2(_) if self.to_head => (Framing::Same, Received::None),
-            ResponseHead::H2(head) => match head.status.as_u16() {
+            ResponseHead::H2(head) => match head.status {
                 204 | 304 => (Framing::Same, Received::None),
-                _ if has_length(&head.headers) => (Framing::Same, Received::UntilClose),
+                _ if head.length.is_some() => (Framing::Same, Received::UntilClose),
                 _ if end => (Framing::Length(0), Received::None),
                 _ => unknown,
             },
         }
     }
-}
-
-fn has_length(headers: &http::HeaderMap) -> bool {
-    headers.contains_key(http::header::CONTENT_LENGTH)
 }

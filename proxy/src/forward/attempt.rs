@@ -445,16 +445,12 @@ impl H2Incoming<'_> {
 fn request_framing(head: &RequestHead, body: &BodyIn<'_>) -> (write::Framing, Framing) {
     match head {
         RequestHead::H1(head) => (write::Framing::Same, head.framing),
-        RequestHead::H2(head) => match content_length(&head.headers) {
+        RequestHead::H2(head) => match head.length {
             Some(length) => (write::Framing::Length(length), Framing::Length(length)),
             None if body.is_spent() => (write::Framing::None, Framing::None),
             None => (write::Framing::Chunked, Framing::Chunked),
         },
     }
-}
-
-fn content_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The reason of a peer proxy's own reply, if it says that its application was spared.

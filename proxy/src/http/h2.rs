@@ -6,8 +6,8 @@ use super::{Connection, Idle};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
 use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
-use crate::codec::h2::check::Refusal;
-use crate::codec::h2::server::{Call, Connection as Wire, Reply};
+use crate::codec::h2::head::Refusal;
+use crate::codec::h2::server::{Arrival, Call, Connection as Wire, Reply};
 use crate::codec::h2::{Fault, H2Error, ResetCode};
 use crate::codec::reply::Reply as AnyReply;
 use crate::conn::Io;
@@ -19,8 +19,8 @@ use crate::spawn;
 pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     let mut arriving = connection.arriving.take();
     let limits = &connection.worker.settings.limits;
-    let max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
-    let handshake = tokio::time::timeout(limits.header_timeout, Wire::accept(io, max_header_bytes)).await;
+    let handshake =
+        tokio::time::timeout(limits.header_timeout, Wire::accept(io, connection.worker.head_limits())).await;
     let mut wire = match handshake {
         Ok(Ok(wire)) => wire,
         Ok(Err(error)) => return failed(&connection, &error),
@@ -28,13 +28,13 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     };
     let mut idle = Idle::new(limits.downstream_idle);
     let mut phase = Some(Phase::Draining);
-    let max_fields = connection.worker.head_limits().fields;
     loop {
         tokio::select! {
             // Frames first: streams that are open must go on.
             biased;
-            call = wire.next(max_fields, |refusal, reply| refuse(&connection, refusal, reply)) => match call {
-                Some(Ok(call)) => {
+            call = wire.next() => match call {
+                Some(Ok(Arrival::Refused(refusal, reply))) => refuse(&connection, refusal, reply),
+                Some(Ok(Arrival::Call(call))) => {
                     idle.begin();
                     begin(&connection, call);
                     drop(arriving.take());

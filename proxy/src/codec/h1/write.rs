@@ -3,7 +3,7 @@
 use http::HeaderMap;
 
 use crate::codec::fields::{self, Role};
-use crate::codec::head::{Edit, RequestHead, ResponseHead, passed};
+use crate::codec::head::{Edit, RequestHead, ResponseHead};
 
 use super::parse::RawHead;
 
@@ -37,7 +37,7 @@ pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out:
                 field(out, b"connection", b"upgrade");
             }
         }
-        RequestHead::H2(head) => map_fields(&head.headers, edit, out),
+        RequestHead::H2(head) => crumbled_fields(&head.raw, edit, out),
     }
     written(edit, out);
     if takes_trailers(head) {
@@ -64,9 +64,9 @@ pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, cl
             }
         }
         ResponseHead::H2(head) => {
-            map_fields(&head.headers, edit, out);
-            if same && let Some(length) = head.headers.get(http::header::CONTENT_LENGTH) {
-                field(out, b"content-length", length.as_bytes());
+            crumbled_fields(&head.raw, edit, out);
+            if same && let Some(length) = head.length {
+                field(out, b"content-length", length.to_string().as_bytes());
             }
         }
     }
@@ -80,8 +80,7 @@ pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, cl
 
 /// Writes the head of a reply we make ourselves: status, fields, an empty or short body's length.
 pub(crate) fn own(status: u16, extra: &[(&str, &str)], length: usize, close: bool, out: &mut Vec<u8>) {
-    let text = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default();
-    status_line(status, text.as_bytes(), out);
+    status_line(status, canonical(status).as_bytes(), out);
     for (name, value) in extra {
         field(out, name.as_bytes(), value.as_bytes());
     }
@@ -120,17 +119,19 @@ pub(crate) fn last_chunk(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
 /// Whether the sender said that it can take trailers.
 fn takes_trailers(head: &RequestHead) -> bool {
     let says = |value: &[u8]| fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    match head {
-        RequestHead::H1(head) => head.raw.fields.iter().any(|f| f.role == Role::Te && says(head.raw.slice(&f.value))),
-        RequestHead::H2(head) => head.headers.get_all(http::header::TE).iter().any(|te| says(te.as_bytes())),
-    }
+    let raw = head.raw();
+    raw.fields.iter().any(|f| f.role == Role::Te && says(raw.slice(&f.value)))
 }
 
 fn reason(head: &ResponseHead) -> &[u8] {
     match head {
         ResponseHead::H1(head) => head.raw.slice(&head.reason),
-        ResponseHead::H2(head) => head.status.canonical_reason().unwrap_or_default().as_bytes(),
+        ResponseHead::H2(head) => canonical(head.status).as_bytes(),
     }
+}
+
+fn canonical(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default()
 }
 
 fn status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
@@ -150,20 +151,24 @@ fn raw_fields(raw: &RawHead, edit: Edit<'_>, same_framing: bool, out: &mut Vec<u
 }
 
 /// Fields of an HTTP/2 head. Cookie pairs that were split are joined again (RFC 9113 section 8.2.3).
-fn map_fields(headers: &HeaderMap, edit: Edit<'_>, out: &mut Vec<u8>) {
-    for (name, value) in passed(headers, edit) {
-        if *name != http::header::COOKIE {
-            field(out, name.as_str().as_bytes(), value.as_bytes());
+fn crumbled_fields(raw: &RawHead, edit: Edit<'_>, out: &mut Vec<u8>) {
+    let mut crumbs = false;
+    for f in &raw.fields {
+        let name = raw.slice(&f.name);
+        if !edit.passes(f.role) || edit.drops(name) {
+            continue;
+        }
+        if name == b"cookie" {
+            crumbs = true;
+        } else {
+            field(out, name, raw.slice(&f.value));
         }
     }
-    if edit.drops(b"cookie") {
-        return;
-    }
-    let mut cookies = headers.get_all(http::header::COOKIE).iter();
-    if let Some(first) = cookies.next() {
-        push(out, &[b"cookie: ", first.as_bytes()]);
-        for cookie in cookies {
-            push(out, &[b"; ", cookie.as_bytes()]);
+    if crumbs {
+        let mut before: &[u8] = b"cookie: ";
+        for f in raw.fields.iter().filter(|f| raw.slice(&f.name) == b"cookie") {
+            push(out, &[before, raw.slice(&f.value)]);
+            before = b"; ";
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -3,20 +3,20 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
 
-use bytes::Bytes;
-use http::uri::Scheme;
-use http::{HeaderValue, Request, Uri};
-
-use super::batch::Batch;
-use super::{BodyReader, BodyWriter, H2Error};
-use crate::codec::fields;
+use super::body::{BodyReader, BodyWriter, Handle};
+use super::core::Core;
+use super::drive::{Event, Shared, Wire};
+use super::error::H2Error;
+use super::write;
+use crate::codec::h1::parse::{Limits, MAX_FIELDS};
 use crate::codec::head::{Edit, RequestHead, ResponseHead};
 use crate::conn::Io;
 
-/// A connection on which we open streams. Clones share it.
-#[derive(Clone)]
-pub(crate) struct Connection(h2::client::SendRequest<Bytes>);
+/// A connection on which we open streams. Dropped, the connection ends when its streams have.
+pub(crate) struct Connection(Shared);
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,25 +28,27 @@ impl fmt::Debug for Connection {
 pub(crate) type Driver = Pin<Box<dyn Future<Output = Result<(), H2Error>>>>;
 
 impl Connection {
-    /// Exchanges prefaces and settings.
+    /// Says what is said first.
     pub(crate) async fn connect(io: Io, max_header_bytes: u32) -> Result<(Self, Driver), H2Error> {
-        let mut builder = h2::client::Builder::new();
-        builder
-            .enable_push(false)
-            .initial_connection_window_size(super::CONNECTION_WINDOW)
-            .initial_window_size(super::STREAM_WINDOW)
-            .max_frame_size(super::MAX_FRAME)
-            .max_header_list_size(max_header_bytes)
-            .max_send_buffer_size(super::SEND_BUFFER)
-            .data_frame_budget(super::SMALL_FRAMES);
-        let batch = Batch::new(io);
-        let (send, connection) = builder.handshake(batch.clone()).await?;
-        Ok((Self(send), Box::pin(async move { batch.drive(connection).await.map_err(H2Error) })))
+        let bytes = usize::try_from(max_header_bytes).unwrap_or(usize::MAX).min(usize::from(u16::MAX));
+        let mut wire = Wire::new(io, Core::new(false, Limits { bytes, fields: MAX_FIELDS }));
+        poll_fn(|cx| wire.poll_greeting(cx)).await?;
+        let connection = Self(Rc::clone(wire.core()));
+        let driver = async move {
+            loop {
+                match poll_fn(|cx| wire.poll(cx)).await {
+                    // Only servers are asked.
+                    Event::Arrived(_) => {}
+                    Event::Over(error) => return error.map_or(Ok(()), Err),
+                }
+            }
+        };
+        Ok((connection, Box::pin(driver)))
     }
 
     /// Streams that may be open at the same time: what the peer allows, and what the windows hold.
     pub(crate) fn max_streams(&self) -> usize {
-        self.0.current_max_send_streams().min(super::MAX_STREAMS as usize)
+        self.0.borrow().max_streams()
     }
 
     /// Opens a stream. An error says that nothing of the request was sent.
@@ -57,14 +59,34 @@ impl Connection {
         edit: Edit<'_>,
         end: bool,
     ) -> Result<(ReplyReader, BodyWriter), H2Error> {
-        let mut send = self.0.clone().ready().await?;
-        let (reply, stream) = send.send_request(request(head, edit), end)?;
-        Ok((ReplyReader(reply), BodyWriter::new(stream, end)))
+        let slot = poll_fn(|cx| {
+            let mut core = self.0.borrow_mut();
+            if !core.may_open() {
+                core.wait_to_open(cx);
+                return Poll::Pending;
+            }
+            let opened = core.open(end, head.is_head(), |encoder, out| write::request(head, edit, encoder, out));
+            if let Ok(slot) = opened {
+                core.hold(slot);
+            }
+            Poll::Ready(opened)
+        })
+        .await?;
+        let stream = Handle::held(Rc::clone(&self.0), slot);
+        Ok((ReplyReader(stream.clone()), BodyWriter::new(stream, end)))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut core = self.0.borrow_mut();
+        core.deserted = true;
+        core.kick();
     }
 }
 
 /// Reads the heads of a reply.
-pub(crate) struct ReplyReader(h2::client::ResponseFuture);
+pub(crate) struct ReplyReader(Handle);
 
 impl fmt::Debug for ReplyReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +96,7 @@ impl fmt::Debug for ReplyReader {
 
 /// A head of a reply, interim or final.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost an allocation")]
 pub(crate) enum Incoming {
     /// 1xx: the final one follows.
     Interim(ResponseHead),
@@ -84,64 +107,11 @@ pub(crate) enum Incoming {
 impl ReplyReader {
     /// The next head. Cancel safe.
     pub(crate) async fn head(&mut self) -> Result<Incoming, H2Error> {
-        poll_fn(|cx| {
-            if let std::task::Poll::Ready(Some(Ok(interim))) = self.0.poll_informational(cx) {
-                let head = ResponseHead::H2(Box::new(interim.into_parts().0));
-                return std::task::Poll::Ready(Ok(Incoming::Interim(head)));
-            }
-            Pin::new(&mut self.0).poll(cx).map(|reply| {
-                let (head, body) = reply?.into_parts();
-                Ok(Incoming::Final(ResponseHead::H2(Box::new(head)), BodyReader::new(body)))
-            })
+        let head = poll_fn(|cx| self.0.core().borrow_mut().poll_head(self.0.slot(), cx)).await?;
+        Ok(if head.status < 200 {
+            Incoming::Interim(ResponseHead::H2(head))
+        } else {
+            Incoming::Final(ResponseHead::H2(head), BodyReader::new(self.0.clone()))
         })
-        .await
     }
-}
-
-/// A request's target, always with the scheme `http`: what is underneath differs from hop to hop.
-fn uri(head: &RequestHead, edit: Edit<'_>) -> Uri {
-    let (host, path) = (edit.host(), edit.path());
-    if let RequestHead::H2(head) = head
-        && head.uri.authority().is_some()
-        && host.is_none()
-        && path.is_none()
-    {
-        if head.uri.scheme() == Some(&Scheme::HTTP) {
-            return head.uri.clone();
-        }
-        let mut parts = head.uri.clone().into_parts();
-        parts.scheme = Some(Scheme::HTTP);
-        return Uri::from_parts(parts).unwrap_or_default();
-    }
-    // Both texts were checked when the head was received.
-    let (host, path) = (host.unwrap_or_else(|| head.authority()), path.unwrap_or_else(|| head.path()));
-    Uri::builder().scheme(Scheme::HTTP).authority(host).path_and_query(path).build().unwrap_or_default()
-}
-
-/// A request's head as HTTP/2 has it.
-fn request(head: &RequestHead, edit: Edit<'_>) -> Request<()> {
-    let mut request = Request::new(());
-    *request.uri_mut() = uri(head, edit);
-    match head {
-        RequestHead::H2(head) => {
-            *request.method_mut() = head.method.clone();
-            let mut headers = head.headers.clone();
-            let mut te = headers.get_all(http::header::TE).iter();
-            let trailers = te.next().is_some_and(|te| te == "trailers") && te.next().is_none();
-            super::drop_fields(&mut headers, edit, trailers);
-            *request.headers_mut() = headers;
-        }
-        RequestHead::H1(h1) => {
-            *request.method_mut() = head.method().parse().unwrap_or(http::Method::GET);
-            super::copy_fields(&h1.raw, edit, request.headers_mut());
-            if head.is_grpc() {
-                request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
-            }
-        }
-    }
-    super::change_fields(request.headers_mut(), edit);
-    if let Some(peer) = edit.peer.and_then(|peer| HeaderValue::from_str(peer).ok()) {
-        request.headers_mut().insert(fields::PEER_HEADER, peer);
-    }
-    request
 }

@@ -2,22 +2,21 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::rc::Rc;
 
-use bytes::Bytes;
-use http::Response;
-
-use super::batch::Batch;
-use super::check::{self, Refusal};
-use super::{BodyReader, BodyWriter, H2Error, ResetCode};
-use crate::codec::fields;
+use super::body::{BodyReader, BodyWriter, Handle};
+use super::core::Core;
+use super::drive::{Event, Wire};
+use super::error::{H2Error, ResetCode};
+use super::head::Refusal;
+use super::hpack::encode::Encoder;
+use super::write;
+use crate::codec::h1::parse::Limits;
 use crate::codec::head::{Edit, RequestHead, ResponseHead};
 use crate::conn::Io;
 
 /// A connection on which a peer opens streams.
-pub(crate) struct Connection {
-    wire: h2::server::Connection<Batch, Bytes>,
-    batch: Batch,
-}
+pub(crate) struct Connection(Wire);
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,64 +27,59 @@ impl fmt::Debug for Connection {
 /// A request: head, body, and where the reply goes.
 pub(crate) type Call = (RequestHead, BodyReader, Reply);
 
+/// What a peer opened a stream for.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost an allocation")]
+pub(crate) enum Arrival {
+    Call(Call),
+    /// A request that breaks the rules: it is to be answered, or reset.
+    Refused(Refusal, Reply),
+}
+
 impl Connection {
-    /// Exchanges prefaces and settings. `max_header_bytes` bounds the decoded header list of a request.
-    pub(crate) async fn accept(io: Io, max_header_bytes: u32) -> Result<Self, H2Error> {
-        let mut builder = h2::server::Builder::new();
-        builder
-            .initial_connection_window_size(super::CONNECTION_WINDOW)
-            .initial_window_size(super::STREAM_WINDOW)
-            .max_frame_size(super::MAX_FRAME)
-            .max_concurrent_streams(super::MAX_STREAMS)
-            .max_header_list_size(max_header_bytes)
-            .max_send_buffer_size(super::SEND_BUFFER)
-            .data_frame_budget(super::SMALL_FRAMES);
-        let batch = Batch::new(io);
-        let wire = batch.drive(builder.handshake(batch.clone())).await?;
-        Ok(Self { wire, batch })
+    /// Exchanges prefaces. `limits` are those of a request's head, decoded.
+    pub(crate) async fn accept(io: Io, limits: Limits) -> Result<Self, H2Error> {
+        let mut wire = Wire::new(io, Core::new(true, limits));
+        poll_fn(|cx| wire.poll_greeting(cx)).await?;
+        Ok(Self(wire))
     }
 
     /// The next request; none when the connection is over. Also moves every stream's frames, so it must be polled all
-    /// the time. `refuse` gets those that break the rules or have more than `max_fields`, to be answered or reset.
-    /// Cancel safe.
-    pub(crate) async fn next(
-        &mut self,
-        max_fields: usize,
-        refuse: impl Fn(Refusal, Reply),
-    ) -> Option<Result<Call, H2Error>> {
-        loop {
-            let (request, respond) = match self.batch.drive(self.wire.accept()).await? {
-                Ok(call) => call,
-                Err(error) => return Some(Err(error.into())),
-            };
-            let (head, body) = request.into_parts();
-            let reply = Reply { respond };
-            match check::request(&head, max_fields) {
-                Ok(()) => return Some(Ok((RequestHead::H2(Box::new(head)), BodyReader::new(body), reply))),
-                Err(refusal) => refuse(refusal, reply),
+    /// the time. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Result<Arrival, H2Error>> {
+        let arrived = match poll_fn(|cx| self.0.poll(cx)).await {
+            Event::Arrived(arrived) => arrived,
+            Event::Over(error) => return error.map(Err),
+        };
+        let reply = Reply { stream: Handle::held(Rc::clone(self.0.core()), arrived.slot) };
+        Some(Ok(match arrived.head {
+            Ok(head) => {
+                let body = BodyReader::new(reply.stream.clone());
+                Arrival::Call((RequestHead::H2(head), body, reply))
             }
-        }
+            Err(refusal) => Arrival::Refused(refusal, reply),
+        }))
     }
 
     /// Whether any stream is open.
     pub(crate) fn is_busy(&self) -> bool {
-        self.wire.has_streams()
+        self.0.core().borrow().streams.count() > 0
     }
 
     /// Announces the end with GOAWAY: streams that are open go on, new ones are accepted until the peer has heard.
     pub(crate) fn graceful_shutdown(&mut self) {
-        self.wire.graceful_shutdown();
+        self.0.core().borrow_mut().retire();
     }
 
     /// Says GOAWAY and closes, whatever is open.
     pub(crate) fn cut(&mut self) {
-        self.wire.abrupt_shutdown(h2::Reason::NO_ERROR);
+        self.0.core().borrow_mut().cut();
     }
 }
 
 /// Where the reply to one request goes.
 pub(crate) struct Reply {
-    respond: h2::server::SendResponse<Bytes>,
+    stream: Handle,
 }
 
 impl fmt::Debug for Reply {
@@ -96,55 +90,42 @@ impl fmt::Debug for Reply {
 
 impl Reply {
     /// Passes an interim reply on.
-    pub(crate) fn informational(&mut self, head: ResponseHead) -> Result<(), H2Error> {
-        Ok(self.respond.send_informational(response(head, Edit::default()))?)
+    pub(crate) fn informational(&mut self, head: &ResponseHead) -> Result<(), H2Error> {
+        self.send(false, true, |encoder, out| write::response(head, Edit::default(), encoder, out))
     }
 
     /// Sends the head; `end`: there is no body.
-    pub(crate) fn head(&mut self, head: ResponseHead, edit: Edit<'_>, end: bool) -> Result<BodyWriter, H2Error> {
-        let stream = self.respond.send_response(response(head, edit), end)?;
-        Ok(BodyWriter::new(stream, end))
+    pub(crate) fn head(&mut self, head: &ResponseHead, edit: Edit<'_>, end: bool) -> Result<BodyWriter, H2Error> {
+        self.send(end, false, |encoder, out| write::response(head, edit, encoder, out))?;
+        Ok(BodyWriter::new(self.stream.clone(), end))
     }
 
     /// Answers by ourselves, without a body.
     pub(crate) fn own(&mut self, status: u16, extra: &[(&'static str, &str)]) -> Result<(), H2Error> {
-        let mut reply = Response::new(());
-        *reply.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-        for (name, value) in extra {
-            if let Ok(value) = http::HeaderValue::from_str(value) {
-                reply.headers_mut().insert(*name, value);
+        self.send(true, false, |encoder, out| {
+            Encoder::status(status, out);
+            for (name, value) in extra {
+                encoder.field(name.as_bytes(), value.as_bytes(), out);
             }
-        }
-        self.respond.send_response(reply, true)?;
-        Ok(())
+        })
+    }
+
+    fn send(
+        &self,
+        end: bool,
+        interim: bool,
+        fields: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> Result<(), H2Error> {
+        self.stream.core().borrow_mut().reply(self.stream.slot(), end, interim, fields)
     }
 
     /// Resets the stream.
     pub(crate) fn reset(&mut self, code: ResetCode) {
-        self.respond.send_reset(code.0);
+        self.stream.reset(code);
     }
 
     /// Waits until the peer resets the stream. Cancel safe.
     pub(crate) async fn gone(&mut self) {
-        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+        self.stream.gone().await;
     }
-}
-
-/// A reply's head as HTTP/2 has it.
-fn response(head: ResponseHead, edit: Edit<'_>) -> Response<()> {
-    let mut reply = Response::new(());
-    match head {
-        ResponseHead::H2(mut head) => {
-            *reply.status_mut() = head.status;
-            super::drop_fields(&mut head.headers, edit, false);
-            *reply.headers_mut() = head.headers;
-        }
-        ResponseHead::H1(head) => {
-            *reply.status_mut() = http::StatusCode::from_u16(head.status).unwrap_or(http::StatusCode::BAD_GATEWAY);
-            super::copy_fields(&head.raw, edit, reply.headers_mut());
-        }
-    }
-    super::change_fields(reply.headers_mut(), edit);
-    debug_assert!(!reply.headers().contains_key(fields::PEER_HEADER), "identity travels with requests only");
-    reply
 }

@@ -1,0 +1,360 @@
+//! The state of one connection without its socket: bytes in, frames out, streams between them (RFC 9113).
+//!
+//! `receive.rs` reads frames into it, `send.rs` writes them; `drive.rs` moves the bytes.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+
+use super::error::{H2Error, ResetCode};
+use super::frame::{self, Head, kind, setting};
+use super::head::{Refusal, Request};
+use super::hpack::decode::Decoder;
+use super::hpack::encode::Encoder;
+use super::stream::{GONE, READ, Streams, WRITE};
+use crate::codec::buffer;
+use crate::codec::h1::parse::Limits;
+
+/// Stream window.
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+/// Concurrent streams of a connection, in either direction; beyond it a pool opens another.
+pub(super) const MAX_STREAMS: usize = 128;
+/// Connection window: all of its streams together, so that streams whose bytes nobody takes never leave others without
+/// one. What may wait to be taken is bounded by the streams' own; it is given back at once.
+const CONNECTION_WINDOW: u32 = 128 * STREAM_WINDOW;
+/// Bytes that are received before the connection's window is opened again.
+const WINDOW_STEP: u32 = 1 << 20;
+/// Largest frame accepted: four reads of a TLS record.
+pub(super) const MAX_FRAME: usize = 64 * 1024;
+/// Bytes of bodies that wait to be sent, all streams together: beyond it, their writers wait.
+pub(super) const ROOM: usize = 64 * 1024;
+/// The PING that asks whether the peer has heard of the end.
+const FAREWELL: [u8; 8] = *b"farewell";
+
+/// A request that arrived, and its stream.
+pub(super) struct Arrived {
+    pub(super) slot: usize,
+    pub(super) head: Result<Request, Refusal>,
+}
+
+/// What the peer's settings allow.
+pub(super) struct Peer {
+    pub(super) window: i64,
+    pub(super) max_frame: usize,
+    pub(super) max_streams: usize,
+}
+
+/// A head whose end is still to come (section 6.10).
+pub(super) struct Block {
+    pub(super) stream: u32,
+    pub(super) end: bool,
+    pub(super) bytes: Vec<u8>,
+    pub(super) frames: u32,
+}
+
+/// How far the end of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Not announced.
+    No,
+    /// GOAWAY without a last stream was sent; the peer was asked whether it has heard.
+    Announced,
+    /// GOAWAY with the last stream was sent: over when the streams are.
+    Last,
+    /// Over once what was written has gone out.
+    Now,
+}
+
+/// The state of one connection.
+pub(super) struct Core {
+    pub(super) server: bool,
+    pub(super) limits: Limits,
+    pub(super) streams: Streams,
+    pub(super) decoder: Decoder,
+    pub(super) encoder: Encoder,
+    /// Frames to be sent, from `sent` on. Holds memory only while there are some.
+    pub(super) out: Vec<u8>,
+    pub(super) sent: usize,
+    pub(super) peer: Peer,
+    pub(super) send_window: i64,
+    pub(super) recv_window: i64,
+    pub(super) arrived: VecDeque<Arrived>,
+    /// Slots of streams that wait for what all share.
+    pub(super) blocked: VecDeque<usize>,
+    pub(super) block: Option<Block>,
+    /// The peer's preface was seen.
+    pub(super) greeted: bool,
+    /// The peer's SETTINGS were seen.
+    pub(super) settled: bool,
+    /// Highest number of a stream that the peer opened; of a client's own, the next.
+    pub(super) last: u32,
+    pub(super) ending: Ending,
+    /// The peer has said GOAWAY, with this last stream.
+    pub(super) told: Option<u32>,
+    /// Why it is over.
+    pub(super) failed: Option<H2Error>,
+    /// Whoever opens streams has gone, or never was (server).
+    pub(super) deserted: bool,
+    pub(super) counts: Counts,
+    driver: Option<Waker>,
+    openers: Vec<Waker>,
+}
+
+/// What peers are held to.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Bytes of answers that the peer has not taken yet.
+    pub(super) answers: usize,
+    /// Frames without bytes, since the last one with some.
+    pub(super) empty: u32,
+    /// Streams that were given up before they were looked at.
+    pub(super) given_up: u32,
+    /// Streams that we reset for the peer's mistakes.
+    pub(super) mistakes: u32,
+    /// Streams that we reset.
+    pub(super) resets: u32,
+    /// Charge for small pieces that nobody took yet.
+    pub(super) small: usize,
+}
+
+impl Core {
+    /// A new connection, with what is said first.
+    pub(super) fn new(server: bool, limits: Limits) -> Self {
+        let mut core = Self {
+            server,
+            limits,
+            streams: Streams::default(),
+            decoder: Decoder::default(),
+            encoder: Encoder::default(),
+            out: Vec::new(),
+            sent: 0,
+            // Until the settings are there: what everybody allows, and 100 streams, the least that is recommended.
+            peer: Peer { window: frame::DEFAULT_WINDOW.into(), max_frame: frame::DEFAULT_FRAME, max_streams: 100 },
+            send_window: frame::DEFAULT_WINDOW.into(),
+            recv_window: CONNECTION_WINDOW.into(),
+            arrived: VecDeque::new(),
+            blocked: VecDeque::new(),
+            block: None,
+            greeted: !server,
+            settled: false,
+            last: u32::from(!server),
+            ending: Ending::No,
+            told: None,
+            failed: None,
+            deserted: server,
+            counts: Counts::default(),
+            driver: None,
+            openers: Vec::new(),
+        };
+        core.greet();
+        core
+    }
+
+    fn greet(&mut self) {
+        let most = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+        let list = u32::try_from(self.limits.bytes).unwrap_or(u32::MAX);
+        let first = if self.server { (setting::MAX_CONCURRENT_STREAMS, most) } else { (setting::ENABLE_PUSH, 0) };
+        let settings = [
+            first,
+            (setting::INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+            (setting::MAX_FRAME_SIZE, u32::try_from(MAX_FRAME).unwrap_or(u32::MAX)),
+            (setting::MAX_HEADER_LIST_SIZE, list),
+        ];
+        let mut payload = [0; 24];
+        for (place, (name, value)) in payload.as_chunks_mut::<6>().0.iter_mut().zip(settings) {
+            let ([a, b], [c, d, e, f]) = (name.to_be_bytes(), value.to_be_bytes());
+            *place = [a, b, c, d, e, f];
+        }
+        if !self.server {
+            self.out().extend_from_slice(frame::PREFACE);
+        }
+        Head::write(kind::SETTINGS, 0, 0, &payload, self.out());
+        self.window_update(0, CONNECTION_WINDOW.saturating_sub(frame::DEFAULT_WINDOW));
+    }
+
+    /// Where frames are written to.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        if self.out.capacity() == 0 {
+            self.out = buffer::take();
+        }
+        &mut self.out
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) const fn waiting(&self) -> usize {
+        self.out.len().saturating_sub(self.sent)
+    }
+
+    /// `n` more bytes have gone out.
+    pub(super) fn went_out(&mut self, n: usize) {
+        self.sent = self.sent.saturating_add(n);
+        if self.waiting() == 0 {
+            self.sent = 0;
+            self.counts.answers = 0;
+            buffer::give(std::mem::take(&mut self.out));
+        } else if self.sent > ROOM {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+        if self.waiting() < ROOM {
+            self.unblock();
+        }
+    }
+
+    /// Lets the connection's task send what was written.
+    pub(super) fn kick(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// The connection's task waits for work.
+    pub(super) fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.driver {
+            Some(driver) => driver.clone_from(cx.waker()),
+            None => self.driver = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Whoever wants to open a stream waits for room.
+    pub(super) fn wait_to_open(&mut self, cx: &Context<'_>) {
+        self.openers.push(cx.waker().clone());
+    }
+
+    pub(super) fn wake_openers(&mut self) {
+        for opener in self.openers.drain(..) {
+            opener.wake();
+        }
+    }
+
+    /// Streams that wait for what all share try again, in the order in which they came.
+    pub(super) fn unblock(&mut self) {
+        for _ in 0..self.blocked.len() {
+            let Some(slot) = self.blocked.pop_front() else { break };
+            if let Some(stream) = self.streams.get(slot) {
+                stream.queued = false;
+                stream.wake(WRITE);
+            }
+        }
+    }
+
+    pub(super) fn window_update(&mut self, stream: u32, by: u32) {
+        Head::write(kind::WINDOW_UPDATE, 0, stream, &by.to_be_bytes(), self.out());
+    }
+
+    /// Bytes of DATA have arrived, for whatever stream. False: more than the connection's window.
+    pub(super) fn received(&mut self, length: usize) -> bool {
+        let length = i64::try_from(length).unwrap_or(i64::MAX);
+        self.recv_window = self.recv_window.saturating_sub(length);
+        if self.recv_window < 0 {
+            return false;
+        }
+        let used = i64::from(CONNECTION_WINDOW).saturating_sub(self.recv_window);
+        if used >= WINDOW_STEP.into() {
+            self.recv_window = CONNECTION_WINDOW.into();
+            self.window_update(0, u32::try_from(used).unwrap_or(u32::MAX));
+        }
+        true
+    }
+
+    /// A stream ends before its end. `said`: the peer is told so.
+    pub(super) fn reset(&mut self, slot: usize, error: H2Error, said: Option<ResetCode>) {
+        let Some(stream) = self.streams.get(slot) else { return };
+        if stream.is_over() {
+            return;
+        }
+        let id = stream.id;
+        // What came before is still read.
+        (stream.recv_open, stream.send_open) = (false, false);
+        stream.error = stream.error.or(Some(error));
+        stream.wake(READ | WRITE | GONE);
+        if let Some(code) = said {
+            self.counts.resets = self.counts.resets.saturating_add(1);
+            Head::write(kind::RST_STREAM, 0, id, &code.0.to_be_bytes(), self.out());
+            self.kick();
+        }
+        self.closed(slot);
+    }
+
+    /// A stream is over, or nobody holds it any more.
+    pub(super) fn closed(&mut self, slot: usize) {
+        self.streams.close(slot);
+        self.wake_openers();
+        if self.streams.count() == 0 && (self.deserted || self.ending != Ending::No || self.told.is_some()) {
+            self.kick();
+        }
+    }
+
+    /// The connection is over: every stream is.
+    pub(super) fn fail(&mut self, error: H2Error) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.failed = Some(error);
+        self.ending = Ending::Now;
+        for slot in self.streams.slots() {
+            self.reset(slot, error, None);
+        }
+        self.wake_openers();
+        self.kick();
+    }
+
+    /// The peer broke a rule of connections: says so.
+    pub(super) fn break_off(&mut self, code: ResetCode) {
+        self.go_away(self.last_taken(), code);
+        self.fail(H2Error::Ended(code));
+    }
+
+    const fn last_taken(&self) -> u32 {
+        if self.server { self.last } else { 0 }
+    }
+
+    fn go_away(&mut self, last: u32, code: ResetCode) {
+        let ([a, b, c, d], [e, f, g, h]) = (last.to_be_bytes(), code.0.to_be_bytes());
+        Head::write(kind::GOAWAY, 0, 0, &[a, b, c, d, e, f, g, h], self.out());
+        self.kick();
+    }
+
+    /// Announces the end (section 6.8): streams that are open go on, new ones are taken until the peer has heard.
+    pub(super) fn retire(&mut self) {
+        if self.ending == Ending::No {
+            self.ending = Ending::Announced;
+            self.go_away(0x7fff_ffff, ResetCode::NONE);
+            Head::write(kind::PING, 0, 0, &FAREWELL, self.out());
+        }
+    }
+
+    /// The peer has answered a PING.
+    pub(super) fn answered(&mut self, payload: &[u8]) {
+        if self.ending == Ending::Announced && payload == FAREWELL {
+            self.ending = Ending::Last;
+            self.go_away(self.last_taken(), ResetCode::NONE);
+        }
+    }
+
+    /// Says that the connection ends, and ends it.
+    pub(super) fn cut(&mut self) {
+        if self.ending != Ending::Now {
+            self.go_away(self.last_taken(), ResetCode::NONE);
+            self.fail(H2Error::Ended(ResetCode::NONE));
+        }
+    }
+
+    /// Nothing more is to be read.
+    pub(super) fn is_over(&mut self) -> bool {
+        let idle = self.streams.count() == 0 && self.arrived.is_empty();
+        match self.ending {
+            Ending::Now => true,
+            Ending::Last => idle,
+            Ending::Announced => idle && self.told.is_some(),
+            Ending::No if self.server => idle && self.told.is_some(),
+            Ending::No => {
+                let over = idle && (self.deserted || self.told.is_some());
+                if over {
+                    self.cut();
+                }
+                over
+            }
+        }
+    }
+}

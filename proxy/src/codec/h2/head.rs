@@ -1,0 +1,361 @@
+//! Heads of HTTP/2 messages, decoded straight into what the rest of the proxy reads: one buffer, ranges and roles, as
+//! HTTP/1's; held to the rules of RFC 9113 section 8 on the way (security.md DG-01 to DG-04).
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use std::ops::Range;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use super::hpack::decode::Sink;
+use super::hpack::names::Kind;
+use crate::codec::buffer;
+use crate::codec::fields::{self, Role};
+use crate::codec::h1::parse::{Field, Limits, RawHead};
+
+/// The head of a request.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) raw: RawHead,
+    pub(crate) method: Range<u16>,
+    /// Origin form or `*`.
+    pub(crate) path: Range<u16>,
+    /// Host and port, from `:authority` or else from `host`.
+    pub(crate) authority: Range<u16>,
+    /// What `content-length` says.
+    pub(crate) length: Option<u64>,
+}
+
+/// The head of a reply.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) raw: RawHead,
+    pub(crate) status: u16,
+    /// What `content-length` says.
+    pub(crate) length: Option<u64>,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is malformed: the stream is reset with PROTOCOL_ERROR.
+    Malformed,
+    /// CONNECT, which this proxy does not serve.
+    Connect,
+    /// More fields than allowed.
+    TooLarge,
+}
+
+/// The fields of one block, as they come out of it.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent observations of one head")]
+pub(crate) struct Collector {
+    limits: Limits,
+    bytes: Vec<u8>,
+    fields: SmallVec<[Field; 24]>,
+    method: Option<Range<u16>>,
+    scheme: Option<Range<u16>>,
+    path: Option<Range<u16>>,
+    authority: Option<Range<u16>>,
+    status: Option<Range<u16>>,
+    host: Option<Range<u16>>,
+    length: Option<u64>,
+    /// Name, value and overhead of each field (RFC 9113 section 6.5.2).
+    size: usize,
+    /// A field that is no pseudo-header was seen.
+    ordinary: bool,
+    pseudo: bool,
+    bad: bool,
+    large: bool,
+}
+
+impl Collector {
+    /// Collects what is within the limits, and beyond them only whether it is good.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            bytes: buffer::take(),
+            fields: SmallVec::new(),
+            method: None,
+            scheme: None,
+            path: None,
+            authority: None,
+            status: None,
+            host: None,
+            length: None,
+            size: 0,
+            ordinary: false,
+            pseudo: false,
+            bad: false,
+            large: false,
+        }
+    }
+
+    fn push(&mut self, part: &[u8]) -> Option<Range<u16>> {
+        let start = u16::try_from(self.bytes.len()).ok()?;
+        self.bytes.extend_from_slice(part);
+        Some(start..u16::try_from(self.bytes.len()).ok()?)
+    }
+
+    fn slice(&self, range: Option<&Range<u16>>) -> &[u8] {
+        range.and_then(|r| self.bytes.get(usize::from(r.start)..usize::from(r.end))).unwrap_or_default()
+    }
+
+    /// What is wrong with a field beside others of its head.
+    fn fault(&mut self, value: &[u8], role: Role) -> bool {
+        match role {
+            // RFC 9113 section 8.2.2.
+            Role::Te => !value.eq_ignore_ascii_case(b"trailers"),
+            Role::ContentLength => {
+                let text = std::str::from_utf8(value).unwrap_or_default();
+                let number = text.parse::<u64>().ok().filter(|_| value.iter().all(u8::is_ascii_digit));
+                number.is_none() || self.length.replace(number.unwrap_or_default()).is_some_and(|n| Some(n) != number)
+            }
+            _ => false,
+        }
+    }
+
+    /// The place of a pseudo-header.
+    const fn place(&mut self, kind: Kind) -> Option<&mut Option<Range<u16>>> {
+        Some(match kind {
+            Kind::Method => &mut self.method,
+            Kind::Scheme => &mut self.scheme,
+            Kind::Path => &mut self.path,
+            Kind::Authority => &mut self.authority,
+            Kind::Status => &mut self.status,
+            Kind::Field(_) | Kind::Bad => return None,
+        })
+    }
+
+    /// The bytes, in memory of their size: a head may live as long as its stream.
+    fn raw(&mut self) -> RawHead {
+        RawHead { bytes: self.bytes.as_slice().into(), fields: std::mem::take(&mut self.fields) }
+    }
+
+    /// The head of a request, if that is what the block holds.
+    pub(crate) fn request(mut self) -> Result<Request, Refusal> {
+        if self.bad || self.status.is_some() {
+            return Err(Refusal::Malformed);
+        }
+        let count = self.fields.len().saturating_add(usize::from(self.authority.is_some()));
+        if self.large || count > self.limits.fields {
+            return Err(Refusal::TooLarge);
+        }
+        let method = self.slice(self.method.as_ref());
+        if method == b"CONNECT" {
+            return Err(Refusal::Connect);
+        }
+        let (path, scheme) = (self.slice(self.path.as_ref()), self.slice(self.scheme.as_ref()));
+        let path_ok = path.first() == Some(&b'/') || (path == b"*" && method == b"OPTIONS");
+        let text = path.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'#');
+        let known = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+        let named = !method.is_empty() && method.iter().all(|byte| is_token(*byte));
+        let (authority, host) = (self.slice(self.authority.as_ref()), self.slice(self.host.as_ref()));
+        let asked = match (&self.authority, &self.host) {
+            (Some(_), None) => fields::is_authority(authority),
+            (None, Some(_)) => fields::is_authority(host),
+            (Some(_), Some(_)) => fields::is_authority(authority) && authority.eq_ignore_ascii_case(host),
+            (None, None) => false,
+        };
+        if !(path_ok && text && known && named && asked) {
+            return Err(Refusal::Malformed);
+        }
+        let authority = self.authority.take().or_else(|| self.host.take()).unwrap_or_default();
+        let (method, path) = (self.method.take().unwrap_or_default(), self.path.take().unwrap_or_default());
+        Ok(Request { raw: self.raw(), method, path, authority, length: self.length })
+    }
+
+    /// The head of a reply, if that is what the block holds.
+    pub(crate) fn response(mut self) -> Option<Response> {
+        let request = [&self.method, &self.scheme, &self.path, &self.authority].iter().any(|part| part.is_some());
+        if self.bad || self.large || request || self.fields.len() > self.limits.fields {
+            return None;
+        }
+        let [a, b, c] = *self.slice(self.status.as_ref()) else { return None };
+        let digits = [a, b, c];
+        let status = std::str::from_utf8(&digits).ok()?.parse().ok().filter(|status| (100..=999).contains(status))?;
+        // RFC 9113 section 8.6: there is no switch of protocols.
+        (digits.iter().all(u8::is_ascii_digit) && status != 101).then_some(())?;
+        Some(Response { raw: self.raw(), status, length: self.length })
+    }
+
+    /// The trailers, if that is what the block holds.
+    pub(crate) fn trailers(self) -> Option<HeaderMap> {
+        if self.bad || self.large || self.pseudo || self.fields.len() > self.limits.fields {
+            return None;
+        }
+        let mut map = HeaderMap::with_capacity(self.fields.len());
+        for field in &self.fields {
+            let name = HeaderName::from_lowercase(self.slice(Some(&field.name))).ok()?;
+            map.append(name, HeaderValue::from_bytes(self.slice(Some(&field.value))).ok()?);
+        }
+        Some(map)
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Sink for Collector {
+    fn field(&mut self, name: &[u8], value: &[u8], kind: Kind, good: bool) {
+        self.bad |= !good;
+        self.size = self.size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(32);
+        if self.size > self.limits.bytes {
+            self.large = true;
+            return;
+        }
+        match kind {
+            Kind::Bad => self.bad = true,
+            Kind::Field(role) => {
+                self.ordinary = true;
+                self.bad |= self.fault(value, role);
+                let (Some(name), Some(value)) = (self.push(name), self.push(value)) else {
+                    self.large = true;
+                    return;
+                };
+                if role == Role::Host {
+                    self.bad |= self.host.replace(value.clone()).is_some();
+                }
+                self.fields.push(Field { name, value, role });
+            }
+            Kind::Method | Kind::Scheme | Kind::Path | Kind::Authority | Kind::Status => {
+                // First, and once (RFC 9113 section 8.3).
+                self.bad |= self.ordinary;
+                self.pseudo = true;
+                let range = self.push(value);
+                self.large |= range.is_none();
+                if let Some(place) = self.place(kind) {
+                    let before = place.is_some();
+                    *place = range;
+                    self.bad |= before;
+                }
+            }
+        }
+    }
+}
+
+/// A character of a token (RFC 9110 section 5.6.2).
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'_' | b'.' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hpack::names;
+    use super::*;
+
+    const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
+
+    fn collect(limits: Limits, fields: &[(&[u8], &[u8])]) -> Collector {
+        let mut collector = Collector::new(limits);
+        for (name, value) in fields {
+            collector.field(name, value, names::kind(name), names::is_value(value));
+        }
+        collector
+    }
+
+    const GOOD: [(&[u8], &[u8]); 4] =
+        [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/f"), (b":authority", b"a.test")];
+
+    fn check(method: &[u8], path: &[u8], authority: &[u8], more: &[(&[u8], &[u8])]) -> Result<(), Refusal> {
+        let mut all = vec![(&b":method"[..], method), (b":scheme", b"http"), (b":path", path)];
+        if !authority.is_empty() {
+            all.push((b":authority", authority));
+        }
+        all.extend_from_slice(more);
+        collect(LIMITS, &all).request().map(|_| ())
+    }
+
+    #[test]
+    fn a_request() {
+        let head = collect(LIMITS, &[&GOOD[..], &[(b"x-a", b"1"), (b"te", b"trailers")]].concat()).request().unwrap();
+        assert_eq!(head.raw.text(&head.method), "GET");
+        assert_eq!(head.raw.text(&head.path), "/f");
+        assert_eq!(head.raw.text(&head.authority), "a.test");
+        assert_eq!(head.raw.fields.len(), 2);
+    }
+
+    #[test]
+    fn as_many_fields_as_in_http1() {
+        let with = |count| collect(LIMITS, &[&GOOD[..], &vec![(&b"x"[..], &b"y"[..]); count]].concat()).request();
+        assert!(with(99).is_ok(), "the authority counts as well");
+        assert_eq!(with(100).unwrap_err(), Refusal::TooLarge, "one name many times is many fields");
+    }
+
+    #[test]
+    fn the_decoded_size_is_bounded() {
+        let limits = Limits { bytes: 300, fields: 100 };
+        assert!(collect(limits, &GOOD).request().is_ok());
+        let mut collector = collect(limits, &GOOD);
+        for _ in 0..100_000 {
+            collector.field(b"x", &[b'a'; 50], names::kind(b"x"), true);
+        }
+        assert!(collector.bytes.len() < 400);
+        assert_eq!(collector.request().unwrap_err(), Refusal::TooLarge);
+    }
+
+    #[test]
+    fn authority_and_host_must_agree() {
+        let with = |authority: &[u8], host: &[u8]| check(b"GET", b"/f", authority, &[(b"host", host)]);
+        assert_eq!(with(b"a.test", b"a.test"), Ok(()));
+        assert_eq!(with(b"a.test", b"A.TEST"), Ok(()));
+        assert_eq!(with(b"a.test", b"b.test"), Err(Refusal::Malformed));
+        assert_eq!(with(b"", b"a/x"), Err(Refusal::Malformed));
+        assert_eq!(with(b"", b"a"), Ok(()));
+        assert_eq!(check(b"GET", b"/f", b"", &[]), Err(Refusal::Malformed));
+        assert_eq!(check(b"GET", b"/f", b"a", &[(b"host", b"a"), (b"host", b"a")]), Err(Refusal::Malformed));
+        assert_eq!(check(b"GET", b"/f", b"u@a", &[]), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn targets_and_methods() {
+        assert_eq!(check(b"GET", b"*", b"a", &[]), Err(Refusal::Malformed));
+        assert_eq!(check(b"OPTIONS", b"*", b"a", &[]), Ok(()));
+        assert_eq!(check(b"CONNECT", b"", b"a:80", &[]), Err(Refusal::Connect));
+        for bad in [&b""[..], b"f", b"/a b", b"/a#b", b"http://a/"] {
+            assert_eq!(check(b"GET", bad, b"a", &[]), Err(Refusal::Malformed));
+        }
+        for bad in [&b""[..], b"G T", b"GET?"] {
+            assert_eq!(check(bad, b"/", b"a", &[]), Err(Refusal::Malformed));
+        }
+    }
+
+    #[test]
+    fn fields_that_are_refused() {
+        let bad: [(&[u8], &[u8]); 10] = [
+            (b"connection", b"close"),
+            (b"te", b"gzip"),
+            (b"X", b"1"),
+            (b"x", b"a\r\nb"),
+            (b":path", b"/"),
+            (b":status", b"200"),
+            (b":other", b"1"),
+            (b"content-length", b"+1"),
+            (b"content-length", b"1, 1"),
+            (b"transfer-encoding", b"chunked"),
+        ];
+        for field in bad {
+            assert_eq!(check(b"GET", b"/", b"a", &[field]), Err(Refusal::Malformed), "{field:?}");
+        }
+        let lengths: [(&[u8], &[u8]); 2] = [(b"content-length", b"1"), (b"content-length", b"2")];
+        assert_eq!(check(b"GET", b"/", b"a", &lengths), Err(Refusal::Malformed));
+        let late = [&[(&b"x"[..], &b"1"[..])], &GOOD[..]].concat();
+        assert_eq!(collect(LIMITS, &late).request().unwrap_err(), Refusal::Malformed);
+    }
+
+    #[test]
+    fn replies_and_trailers() {
+        let reply = |status: &[u8]| collect(LIMITS, &[(b":status", status), (b"x", b"1")]).response();
+        assert_eq!(reply(b"200").unwrap().status, 200);
+        for bad in [&b""[..], b"20", b"+20", b"099", b"101", b"2000"] {
+            assert!(reply(bad).is_none(), "{bad:?}");
+        }
+        assert!(collect(LIMITS, &GOOD).response().is_none());
+        assert_eq!(collect(LIMITS, &[(b"grpc-status", b"0")]).trailers().unwrap()["grpc-status"], "0");
+        assert!(collect(LIMITS, &[(b":status", b"200")]).trailers().is_none());
+    }
+}

@@ -1,0 +1,472 @@
+//! Frames as received (RFC 9113 section 6), and what a peer is held to.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::core::{Arrived, Block, Core, Ending, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::error::{H2Error, ResetCode};
+use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting};
+use super::head::{Collector, Refusal};
+use super::stream::{READ, SMALL, Stream, WRITE};
+
+/// Frames that one head may be continued in.
+const CONTINUATIONS: u32 = 20;
+/// Frames without bytes, one after the other.
+const EMPTY: u32 = 100;
+/// Streams that a peer may open and give up before they were looked at, in one go.
+const GIVEN_UP: u32 = 20;
+/// Streams that are reset for a peer's mistakes.
+const MISTAKES: u32 = 1024;
+/// Interim heads of one reply that wait to be taken.
+const INTERIM: usize = 32;
+/// What pieces of bodies that nobody has read yet may cost beside their bytes. A client that sends its messages byte by
+/// byte to a slow reader is stopped by the windows long before, one that has a purpose is not.
+const SMALL_FRAMES: usize = 4 << 20;
+/// Bytes of answers to PING and SETTINGS that the peer may leave unread before it is read no further.
+const ANSWERS: usize = 16 * 1024;
+/// Bytes that a client may leave unread before it is read no further.
+const UNREAD: usize = 256 * 1024;
+/// A piece shorter than this that has to wait behind others gets memory of its own, so that it keeps no buffer alive.
+const COPIED: usize = 8 * 1024;
+
+/// What a frame does wrong.
+enum Trouble {
+    /// The connection ends with this code.
+    Connection(ResetCode),
+    /// The stream does.
+    Stream(u32, ResetCode),
+}
+
+use Trouble::{Connection, Stream as OfStream};
+
+impl Core {
+    /// Whether more is to be read. A peer that does not take its answers is not.
+    pub(super) fn reads(&self) -> bool {
+        self.failed.is_none()
+            && self.counts.answers <= ANSWERS
+            && !(self.server && self.waiting() > UNREAD)
+            && self.arrived.len() < MAX_STREAMS
+    }
+
+    /// Takes the preface of a client (section 3.4), if it is there.
+    pub(super) fn receive_preface(&mut self, input: &mut BytesMut) {
+        let most = input.len().min(frame::PREFACE.len());
+        if self.greeted || self.failed.is_some() {
+            return;
+        }
+        if input.get(..most) != frame::PREFACE.get(..most) {
+            self.break_off(ResetCode::PROTOCOL);
+        } else if most == frame::PREFACE.len() {
+            input.advance(most);
+            self.greeted = true;
+        }
+    }
+
+    /// Takes the whole frames that are there.
+    pub(super) fn receive(&mut self, input: &mut BytesMut) {
+        while self.reads() {
+            let Some(head) = Head::read(input) else { return };
+            if head.length > MAX_FRAME {
+                return self.break_off(ResetCode::FRAME_SIZE);
+            }
+            if input.len() < head.length.saturating_add(frame::HEAD) {
+                return;
+            }
+            input.advance(frame::HEAD);
+            let done = self.frame(head, input);
+            match done {
+                Ok(()) => {}
+                Err(Connection(code)) => self.break_off(code),
+                Err(OfStream(id, code)) => self.mistake(id, code),
+            }
+        }
+    }
+
+    /// Bytes that must be there before [`Core::receive`] can go on.
+    pub(super) fn wanted(input: &[u8]) -> usize {
+        Head::read(input).map_or(0, |head| head.length.min(MAX_FRAME).saturating_add(frame::HEAD))
+    }
+
+    /// One frame, whose payload is at the beginning of `input`.
+    fn frame(&mut self, head: Head, input: &mut BytesMut) -> Result<(), Trouble> {
+        let continued = self.block.as_ref().map(|block| block.stream);
+        let belongs = head.kind == kind::CONTINUATION && continued == Some(head.stream);
+        let first = !self.settled && (head.kind != kind::SETTINGS || head.has(flag::ACK));
+        if first || (continued.is_some() && !belongs) {
+            return Err(Connection(ResetCode::PROTOCOL));
+        }
+        if head.kind == kind::DATA {
+            let payload = input.split_to(head.length).freeze();
+            return self.data(head, payload);
+        }
+        let payload = input.get(..head.length).unwrap_or_default();
+        let done = self.control(head, payload);
+        input.advance(head.length);
+        done
+    }
+
+    fn control(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        let on_stream = head.stream != 0;
+        match head.kind {
+            kind::HEADERS if on_stream => self.headers(head, payload),
+            kind::CONTINUATION if on_stream => self.continuation(head, payload),
+            kind::PRIORITY if on_stream => self.priority(head.stream, payload),
+            kind::RST_STREAM if on_stream => self.reset_by_peer(head.stream, payload),
+            kind::SETTINGS if !on_stream => self.settings(head, payload),
+            kind::PING if !on_stream => self.ping(head, payload),
+            kind::GOAWAY if !on_stream => self.told(payload),
+            kind::WINDOW_UPDATE => self.window(head.stream, payload),
+            kind::HEADERS
+            | kind::CONTINUATION
+            | kind::PRIORITY
+            | kind::RST_STREAM
+            | kind::SETTINGS
+            | kind::PING
+            | kind::GOAWAY
+            // We have said that we want none (section 8.4), and clients may send none.
+            | kind::PUSH_PROMISE => Err(Connection(ResetCode::PROTOCOL)),
+            // Unknown: ignored (section 5.5).
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no stream of this number was ever opened (section 5.1.1).
+    const fn is_idle(&self, id: u32) -> bool {
+        if self.server { id > self.last || id % 2 == 0 } else { id >= self.last || id % 2 == 0 }
+    }
+
+    /// Answers a peer's mistake on a stream.
+    fn mistake(&mut self, id: u32, code: ResetCode) {
+        self.counts.mistakes = self.counts.mistakes.saturating_add(1);
+        if self.counts.mistakes > MISTAKES {
+            return self.break_off(ResetCode::CALM);
+        }
+        match self.streams.slot(id) {
+            Some(slot) => self.reset(slot, H2Error::Given(code), Some(code)),
+            None => self.say_reset(id, code),
+        }
+    }
+
+    fn say_reset(&mut self, id: u32, code: ResetCode) {
+        self.counts.resets = self.counts.resets.saturating_add(1);
+        Head::write(kind::RST_STREAM, 0, id, &code.0.to_be_bytes(), self.out());
+    }
+
+    fn priority(&self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
+        let [a, b, c, d, _] = *payload else { return Err(OfStream(id, ResetCode::FRAME_SIZE)) };
+        if u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff == id {
+            return Err(if self.is_idle(id) { Connection(ResetCode::PROTOCOL) } else { OfStream(id, ResetCode::PROTOCOL) });
+        }
+        Ok(())
+    }
+
+    fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        let range = head.unpadded(payload).ok_or(Connection(ResetCode::PROTOCOL))?;
+        let mut block = payload.get(range).unwrap_or_default();
+        if head.has(flag::PRIORITY) {
+            let (priority, rest) = block.split_at_checked(5).ok_or(Connection(ResetCode::FRAME_SIZE))?;
+            // On itself (RFC 7540 section 5.3.1).
+            let on = priority.first_chunk::<4>().map_or(0, |on| u32::from_be_bytes(*on) & 0x7fff_ffff);
+            if on == head.stream {
+                return Err(Connection(ResetCode::PROTOCOL));
+            }
+            block = rest;
+        }
+        let (stream, end) = (head.stream, head.has(flag::END_STREAM));
+        if head.has(flag::END_HEADERS) {
+            return self.head(stream, end, block);
+        }
+        self.block = Some(Block { stream, end, bytes: block.to_vec(), frames: 0 });
+        Ok(())
+    }
+
+    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        let Some(block) = &mut self.block else { return Err(Connection(ResetCode::PROTOCOL)) };
+        block.frames = block.frames.saturating_add(1);
+        let most = self.limits.bytes.saturating_mul(4).max(MAX_FRAME);
+        if block.frames > CONTINUATIONS || block.bytes.len().saturating_add(payload.len()) > most {
+            return Err(Connection(ResetCode::CALM));
+        }
+        block.bytes.extend_from_slice(payload);
+        if head.has(flag::END_HEADERS)
+            && let Some(block) = self.block.take()
+        {
+            return self.head(block.stream, block.end, &block.bytes);
+        }
+        Ok(())
+    }
+
+    /// A whole head. It is decoded whatever becomes of it: the next one builds on it.
+    fn head(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Trouble> {
+        let mut fields = Collector::new(self.limits);
+        self.decoder.decode(block, &mut fields).map_err(|_| Connection(ResetCode::COMPRESSION))?;
+        match self.streams.slot(id) {
+            Some(slot) => self.later_head(slot, id, end, fields),
+            None if self.server && id % 2 == 1 && id > self.last => {
+                self.request(id, end, fields);
+                Ok(())
+            }
+            None if self.is_idle(id) => Err(Connection(ResetCode::PROTOCOL)),
+            // On its way when we reset the stream, or after the end that the peer itself has said.
+            None if self.counts.resets > 0 || !self.server => Ok(()),
+            None => Err(Connection(ResetCode::STREAM_CLOSED)),
+        }
+    }
+
+    fn request(&mut self, id: u32, end: bool, fields: Collector) {
+        // Beyond the last that our GOAWAY takes.
+        if matches!(self.ending, Ending::Last | Ending::Now) {
+            return;
+        }
+        self.last = id;
+        if self.streams.count() >= MAX_STREAMS || self.streams.held() >= MAX_STREAMS.saturating_mul(2) {
+            return self.say_reset(id, ResetCode::REFUSED);
+        }
+        let mut head = fields.request();
+        let length = head.as_ref().ok().and_then(|head| head.length);
+        if end && length.is_some_and(|length| length > 0) {
+            head = Err(Refusal::Malformed);
+        }
+        let window = self.peer.window;
+        let (slot, stream) = self.streams.open(id);
+        (stream.recv_window, stream.send_window) = (STREAM_WINDOW.into(), window);
+        (stream.fresh, stream.handles) = (true, 1);
+        (stream.recv_open, stream.complete) = (!end, end);
+        stream.missing = length;
+        self.arrived.push_back(Arrived { slot, head });
+    }
+
+    /// The next request that nobody has given up.
+    pub(super) fn next_arrived(&mut self) -> Option<Arrived> {
+        loop {
+            let arrived = self.arrived.pop_front()?;
+            let stream = self.streams.get(arrived.slot)?;
+            stream.fresh = false;
+            if stream.error.is_none() {
+                return Some(arrived);
+            }
+            self.counts.given_up = self.counts.given_up.saturating_sub(1);
+            self.release(arrived.slot);
+        }
+    }
+
+    /// A reply's head, or trailers.
+    fn later_head(&mut self, slot: usize, id: u32, end: bool, fields: Collector) -> Result<(), Trouble> {
+        let Some(stream) = self.streams.get(slot) else { return Ok(()) };
+        if !stream.recv_open {
+            return Err(OfStream(id, ResetCode::STREAM_CLOSED));
+        }
+        let malformed = OfStream(id, ResetCode::PROTOCOL);
+        if self.server || stream.replied {
+            let (Some(trailers), true) = (fields.trailers(), end) else { return Err(malformed) };
+            stream.trailers = Some(Box::new(trailers));
+        } else {
+            let head = fields.response().ok_or(OfStream(id, ResetCode::PROTOCOL))?;
+            let interim = head.status < 200;
+            if (interim && end) || stream.heads.len() > INTERIM {
+                return Err(malformed);
+            }
+            stream.replied = !interim;
+            let bodiless = stream.bodiless || matches!(head.status, 204 | 304);
+            stream.missing = head.length.filter(|_| !bodiless && !interim);
+            stream.heads.push_back(head);
+        }
+        if end {
+            return self.complete(slot);
+        }
+        stream.wake(READ);
+        Ok(())
+    }
+
+    /// The peer has sent everything.
+    fn complete(&mut self, slot: usize) -> Result<(), Trouble> {
+        let Some(stream) = self.streams.get(slot) else { return Ok(()) };
+        if stream.missing.is_some_and(|missing| missing > 0) {
+            return Err(OfStream(stream.id, ResetCode::PROTOCOL));
+        }
+        (stream.recv_open, stream.complete) = (false, true);
+        stream.wake(READ);
+        if stream.is_over() {
+            self.closed(slot);
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, head: Head, payload: Bytes) -> Result<(), Trouble> {
+        let id = head.stream;
+        if self.is_idle(id) {
+            return Err(Connection(ResetCode::PROTOCOL));
+        }
+        if !self.received(head.length) {
+            return Err(Connection(ResetCode::FLOW_CONTROL));
+        }
+        let range = head.unpadded(&payload).ok_or(Connection(ResetCode::PROTOCOL))?;
+        let end = head.has(flag::END_STREAM);
+        let Some((slot, stream)) = self.streams.slot(id).and_then(|slot| Some((slot, self.streams.get(slot)?))) else {
+            let late = self.counts.resets > 0 || !self.server;
+            return if late { Ok(()) } else { Err(OfStream(id, ResetCode::STREAM_CLOSED)) };
+        };
+        if !stream.recv_open {
+            return Err(OfStream(id, ResetCode::STREAM_CLOSED));
+        }
+        if !self.server && !stream.replied {
+            return Err(OfStream(id, ResetCode::PROTOCOL));
+        }
+        stream.recv_window = stream.recv_window.saturating_sub(i64::try_from(head.length).unwrap_or(i64::MAX));
+        if stream.recv_window < 0 {
+            return Err(OfStream(id, ResetCode::FLOW_CONTROL));
+        }
+        let piece = if range.len() == payload.len() { payload } else { payload.slice(range) };
+        let padding = head.length.saturating_sub(piece.len());
+        if let Some(missing) = &mut stream.missing {
+            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            *missing = missing.checked_sub(length).ok_or(OfStream(id, ResetCode::PROTOCOL))?;
+        }
+        self.counts.empty = if piece.is_empty() && !end { self.counts.empty.saturating_add(1) } else { 0 };
+        if self.counts.empty > EMPTY {
+            return Err(Connection(ResetCode::CALM));
+        }
+        if !piece.is_empty() {
+            self.counts.small = self.counts.small.saturating_add(SMALL.saturating_sub(piece.len()));
+            Self::keep(stream, piece);
+            stream.wake(READ);
+        }
+        if self.counts.small > SMALL_FRAMES {
+            return Err(Connection(ResetCode::CALM));
+        }
+        if padding > 0 {
+            self.taken(slot, padding);
+        }
+        if end { self.complete(slot) } else { Ok(()) }
+    }
+
+    fn keep(stream: &mut Stream, piece: Bytes) {
+        let piece = if stream.data.is_empty() || piece.len() >= COPIED { piece } else { Bytes::copy_from_slice(&piece) };
+        stream.data.push_back(piece);
+    }
+
+    fn reset_by_peer(&mut self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
+        let code = frame::number(payload).ok_or(Connection(ResetCode::FRAME_SIZE))?;
+        if self.is_idle(id) {
+            return Err(Connection(ResetCode::PROTOCOL));
+        }
+        let Some(slot) = self.streams.slot(id) else { return Ok(()) };
+        if self.streams.get(slot).is_some_and(|stream| stream.fresh) {
+            self.counts.given_up = self.counts.given_up.saturating_add(1);
+            if self.counts.given_up > GIVEN_UP {
+                return Err(Connection(ResetCode::CALM));
+            }
+        }
+        self.reset(slot, H2Error::Reset(ResetCode(code)), None);
+        Ok(())
+    }
+
+    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        if !payload.len().is_multiple_of(6) || (head.has(flag::ACK) && !payload.is_empty()) {
+            return Err(Connection(ResetCode::FRAME_SIZE));
+        }
+        if head.has(flag::ACK) {
+            return Ok(());
+        }
+        if !self.settled {
+            // Unless it says otherwise, there is no bound (section 6.5.2).
+            (self.settled, self.peer.max_streams) = (true, usize::MAX);
+        }
+        for (name, value) in frame::settings(payload) {
+            let number = usize::try_from(value).unwrap_or(usize::MAX);
+            match name {
+                setting::HEADER_TABLE_SIZE => self.encoder.resize(number),
+                setting::ENABLE_PUSH if value > u32::from(self.server) => return Err(Connection(ResetCode::PROTOCOL)),
+                setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = number,
+                setting::INITIAL_WINDOW_SIZE => self.initial_window(value.into())?,
+                setting::MAX_FRAME_SIZE => {
+                    if !(frame::DEFAULT_FRAME..=0x00ff_ffff).contains(&number) {
+                        return Err(Connection(ResetCode::PROTOCOL));
+                    }
+                    self.peer.max_frame = number;
+                }
+                _ => {}
+            }
+        }
+        self.counts.answers = self.counts.answers.saturating_add(frame::HEAD);
+        Head::write(kind::SETTINGS, flag::ACK, 0, &[], self.out());
+        self.wake_openers();
+        Ok(())
+    }
+
+    /// Changes the windows of all streams (section 6.9.2); they may become negative.
+    fn initial_window(&mut self, window: i64) -> Result<(), Trouble> {
+        if window > MAX_WINDOW {
+            return Err(Connection(ResetCode::FLOW_CONTROL));
+        }
+        let more = window.saturating_sub(self.peer.window);
+        self.peer.window = window;
+        let mut too_large = false;
+        self.streams.each(|stream| {
+            stream.send_window = stream.send_window.saturating_add(more);
+            too_large |= stream.send_window > MAX_WINDOW;
+            if more > 0 {
+                stream.wake(WRITE);
+            }
+        });
+        if too_large { Err(Connection(ResetCode::FLOW_CONTROL)) } else { Ok(()) }
+    }
+
+    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        if payload.len() != 8 {
+            return Err(Connection(ResetCode::FRAME_SIZE));
+        }
+        if head.has(flag::ACK) {
+            self.answered(payload);
+        } else {
+            self.counts.answers = self.counts.answers.saturating_add(frame::HEAD).saturating_add(payload.len());
+            Head::write(kind::PING, flag::ACK, 0, payload, self.out());
+        }
+        Ok(())
+    }
+
+    /// GOAWAY (section 6.8): our streams beyond its last were not looked at.
+    fn told(&mut self, payload: &[u8]) -> Result<(), Trouble> {
+        let (last, rest) = payload.split_first_chunk::<4>().ok_or(Connection(ResetCode::FRAME_SIZE))?;
+        let code = rest.first_chunk::<4>().ok_or(Connection(ResetCode::FRAME_SIZE))?;
+        let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, ResetCode(u32::from_be_bytes(*code)));
+        self.told = Some(last);
+        if !self.server {
+            for slot in self.streams.slots() {
+                if self.streams.get(slot).is_some_and(|stream| stream.id > last) {
+                    self.reset(slot, H2Error::Told(code), None);
+                }
+            }
+        }
+        self.wake_openers();
+        Ok(())
+    }
+
+    fn window(&mut self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
+        let by = frame::number(payload).ok_or(Connection(ResetCode::FRAME_SIZE))? & 0x7fff_ffff;
+        if id == 0 {
+            self.send_window = self.send_window.saturating_add(by.into());
+            if by == 0 {
+                return Err(Connection(ResetCode::PROTOCOL));
+            }
+            if self.send_window > MAX_WINDOW {
+                return Err(Connection(ResetCode::FLOW_CONTROL));
+            }
+            self.unblock();
+            return Ok(());
+        }
+        if self.is_idle(id) {
+            return Err(Connection(ResetCode::PROTOCOL));
+        }
+        let Some(stream) = self.streams.slot(id).and_then(|slot| self.streams.get(slot)) else { return Ok(()) };
+        if by == 0 {
+            return Err(OfStream(id, ResetCode::PROTOCOL));
+        }
+        stream.send_window = stream.send_window.saturating_add(by.into());
+        if stream.send_window > MAX_WINDOW {
+            return Err(OfStream(id, ResetCode::FLOW_CONTROL));
+        }
+        stream.wake(WRITE);
+        Ok(())
+    }
+}

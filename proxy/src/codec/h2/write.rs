@@ -1,0 +1,58 @@
+//! Heads as sent: one pass over the received fields into a block.
+
+use smallvec::SmallVec;
+
+use super::hpack::encode::Encoder;
+use crate::codec::fields::{self, Role};
+use crate::codec::h1::parse::RawHead;
+use crate::codec::head::{Edit, RequestHead, ResponseHead};
+
+/// Writes a request's head.
+pub(super) fn request(head: &RequestHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    encoder.method(head.method().as_bytes(), out);
+    encoder.path(edit.path().unwrap_or_else(|| head.path()).as_bytes(), out);
+    encoder.field(b":authority", edit.host().unwrap_or_else(|| head.authority()).as_bytes(), out);
+    // About this connection, and every hop says it anew. Clients of gRPC over HTTP/1 cannot say it.
+    let trailers = match head {
+        RequestHead::H2(head) => head.raw.fields.iter().any(|field| field.role == Role::Te),
+        RequestHead::H1(_) => head.is_grpc(),
+    };
+    raw(head.raw(), edit, encoder, out);
+    if trailers {
+        encoder.field(b"te", b"trailers", out);
+    }
+    written(edit, encoder, out);
+    if let Some(peer) = edit.peer {
+        encoder.field(fields::PEER_HEADER.as_bytes(), peer.as_bytes(), out);
+    }
+}
+
+/// Writes a reply's head.
+pub(super) fn response(head: &ResponseHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    Encoder::status(head.status(), out);
+    raw(head.raw(), edit, encoder, out);
+    written(edit, encoder, out);
+}
+
+/// The fields that are passed on. `content-length` is: it is no framing in HTTP/2.
+fn raw(raw: &RawHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    for field in &raw.fields {
+        let name = raw.slice(&field.name);
+        if (edit.passes(field.role) || field.role == Role::ContentLength) && !edit.drops(name) {
+            let value = raw.slice(&field.value);
+            if name.iter().any(u8::is_ascii_uppercase) {
+                let lower: SmallVec<[u8; 64]> = name.iter().map(u8::to_ascii_lowercase).collect();
+                encoder.field(&lower, value, out);
+            } else {
+                encoder.field(name, value, out);
+            }
+        }
+    }
+}
+
+/// Fields of a route's own.
+fn written(edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    for (name, value) in edit.written() {
+        encoder.field(name.as_str().as_bytes(), value.as_bytes(), out);
+    }
+}
