@@ -34,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "response_head", run: tulle_proxy::fuzz::response_head },
     Target { name: "chunked_body", run: tulle_proxy::fuzz::chunked_body },
     Target { name: "http2_head", run: tulle_proxy::fuzz::http2_head },
+    Target { name: "http2_fields", run: tulle_proxy::fuzz::http2_fields },
+    Target { name: "http2_frames", run: tulle_proxy::fuzz::http2_frames },
     Target { name: "compile", run: configuration::compile },
     Target { name: "session", run: tulle_proxy::fuzz::session },
     Target { name: "manifests", run: configuration::manifests },

@@ -40,5 +40,13 @@ pub(crate) mod hpack;
 /// Frames.
 mod frame;
 
+/// The state of connections, played with values.
+#[cfg(test)]
+mod core_tests;
+
+/// What the fuzz targets run of it.
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
 pub(crate) use self::body::{BodyReader, BodyWriter};
 pub(crate) use self::error::{Fault, H2Error, ResetCode};

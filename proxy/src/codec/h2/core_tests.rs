@@ -1,0 +1,374 @@
+//! The state of connections, played with values: a peer that sends frames, and a client and a server of ours.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::core::{Core, Ending, ROOM, STREAM_WINDOW};
+use super::error::{H2Error, ResetCode};
+use super::frame::{self, Head, flag, kind};
+use super::head::Refusal;
+use super::hpack::encode::Encoder;
+use super::send::Piece;
+use crate::codec::h1::parse::Limits;
+
+const LIMITS: Limits = Limits { bytes: 60_000, fields: 100 };
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn written(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    Head::write(kind, flags, stream, payload, &mut out);
+    out
+}
+
+fn get(encoder: &mut Encoder, out: &mut Vec<u8>) {
+    encoder.method(b"GET", out);
+    encoder.path(b"/", out);
+    encoder.field(b":authority", b"a.test", out);
+}
+
+fn block() -> Vec<u8> {
+    let mut out = Vec::new();
+    get(&mut Encoder::default(), &mut out);
+    out
+}
+
+fn ok(_: &mut Encoder, out: &mut Vec<u8>) {
+    Encoder::status(200, out);
+}
+
+fn headers(stream: u32, flags: u8) -> Vec<u8> {
+    written(kind::HEADERS, flags | flag::END_HEADERS, stream, &block())
+}
+
+/// What `core` has to say.
+fn said(core: &mut Core) -> Vec<(Head, Vec<u8>)> {
+    let mut out = core.out[core.sent..].to_vec();
+    core.went_out(out.len());
+    if out.starts_with(frame::PREFACE) {
+        out.drain(..frame::PREFACE.len());
+    }
+    let mut frames = Vec::new();
+    while let Some(head) = Head::read(&out) {
+        let rest = out.split_off(frame::HEAD + head.length);
+        frames.push((head, out[frame::HEAD..].to_vec()));
+        out = rest;
+    }
+    frames
+}
+
+/// A server that has been greeted.
+fn server() -> Core {
+    let mut core = Core::new(true, LIMITS);
+    let mut input = BytesMut::from(frame::PREFACE);
+    core.receive_preface(&mut input);
+    core.receive(&mut BytesMut::from(&written(kind::SETTINGS, 0, 0, &[])[..]));
+    assert!(core.greeted && core.settled && input.is_empty());
+    said(&mut core);
+    core
+}
+
+fn hear(core: &mut Core, frames: &[Vec<u8>]) -> Vec<(Head, Vec<u8>)> {
+    core.receive(&mut BytesMut::from(&frames.concat()[..]));
+    said(core)
+}
+
+fn goaway(frames: &[(Head, Vec<u8>)]) -> Option<u32> {
+    let (_, payload) = frames.iter().find(|(head, _)| head.kind == kind::GOAWAY)?;
+    frame::number(&payload[4..8])
+}
+
+fn reset(frames: &[(Head, Vec<u8>)]) -> Option<(u32, u32)> {
+    let (head, payload) = frames.iter().find(|(head, _)| head.kind == kind::RST_STREAM)?;
+    Some((head.stream, frame::number(payload)?))
+}
+
+#[test]
+fn connections_end_with_a_code() {
+    let open = || headers(1, 0);
+    let window = |stream, by: u32| written(kind::WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+    let setting = |name: u8, value: u32| [vec![0, name], value.to_be_bytes().to_vec()].concat();
+    let cases: Vec<(&str, ResetCode, Vec<Vec<u8>>)> = vec![
+        ("DATA of no stream", ResetCode::PROTOCOL, vec![written(kind::DATA, 0, 0, b"x")]),
+        ("DATA of an idle stream", ResetCode::PROTOCOL, vec![written(kind::DATA, 0, 1, b"x")]),
+        ("too much padding", ResetCode::PROTOCOL, vec![open(), written(kind::DATA, flag::PADDED, 1, &[2, 0])]),
+        ("an even stream", ResetCode::PROTOCOL, vec![headers(2, 0)]),
+        ("a head that cannot be read", ResetCode::COMPRESSION, vec![written(kind::HEADERS, 4, 1, &[0x80])]),
+        ("a stream that has ended", ResetCode::STREAM_CLOSED, vec![headers(3, 1), headers(1, 1)]),
+        ("on itself", ResetCode::PROTOCOL, vec![written(kind::HEADERS, 0x24, 1, &[0, 0, 0, 1, 9, 0x82])]),
+        ("PING of 7 bytes", ResetCode::FRAME_SIZE, vec![written(kind::PING, 0, 0, &[0; 7])]),
+        ("PING of a stream", ResetCode::PROTOCOL, vec![written(kind::PING, 0, 1, &[0; 8])]),
+        ("half a setting", ResetCode::FRAME_SIZE, vec![written(kind::SETTINGS, 0, 0, &[0; 7])]),
+        ("an answer with settings", ResetCode::FRAME_SIZE, vec![written(kind::SETTINGS, 1, 0, &[0; 6])]),
+        ("push", ResetCode::PROTOCOL, vec![written(kind::SETTINGS, 0, 0, &setting(2, 2))]),
+        ("frames too small", ResetCode::PROTOCOL, vec![written(kind::SETTINGS, 0, 0, &setting(5, 16_383))]),
+        ("a window too large", ResetCode::FLOW_CONTROL, vec![written(kind::SETTINGS, 0, 0, &setting(4, 1 << 31))]),
+        ("the connection's window", ResetCode::FLOW_CONTROL, vec![window(0, 0x7fff_ffff)]),
+        ("no window", ResetCode::PROTOCOL, vec![window(0, 0)]),
+        ("a window of an idle stream", ResetCode::PROTOCOL, vec![window(1, 1)]),
+        ("a window of 3 bytes", ResetCode::FRAME_SIZE, vec![written(kind::WINDOW_UPDATE, 0, 0, &[0; 3])]),
+        ("reset of an idle stream", ResetCode::PROTOCOL, vec![written(kind::RST_STREAM, 0, 1, &[0; 4])]),
+        ("PUSH_PROMISE", ResetCode::PROTOCOL, vec![open(), written(kind::PUSH_PROMISE, 4, 1, &[0, 0, 0, 2])]),
+        ("CONTINUATION of nothing", ResetCode::PROTOCOL, vec![open(), written(kind::CONTINUATION, 4, 1, &[])]),
+        (
+            "a frame within a head",
+            ResetCode::PROTOCOL,
+            vec![written(kind::HEADERS, 0, 1, &block()), written(kind::PING, 0, 0, &[0; 8])],
+        ),
+        (
+            "an endless head",
+            ResetCode::CALM,
+            [vec![written(kind::HEADERS, 0, 1, &block())], vec![written(kind::CONTINUATION, 0, 1, &[]); 30]].concat(),
+        ),
+        ("a frame too large", ResetCode::FRAME_SIZE, vec![vec![1, 0, 1, kind::DATA, 0, 0, 0, 0, 1]]),
+        ("empty DATA", ResetCode::CALM, [vec![open()], vec![written(kind::DATA, 0, 1, &[]); 101]].concat()),
+        (
+            "rapid reset",
+            ResetCode::CALM,
+            (0..30).map(|n| [headers(2 * n + 1, 1), written(kind::RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat()).collect(),
+        ),
+        (
+            "mistakes",
+            ResetCode::CALM,
+            [vec![open()], vec![window(1, 0x7fff_ffff)], vec![written(kind::PRIORITY, 0, 1, &[0]); 1024]].concat(),
+        ),
+    ];
+    for (what, code, frames) in cases {
+        let mut core = server();
+        let answer = hear(&mut core, &frames);
+        assert_eq!(goaway(&answer), Some(code.0), "{what}");
+        assert_eq!(core.failed, Some(H2Error::Ended(code)), "{what}");
+        assert!(core.is_over() && !core.reads(), "{what}");
+    }
+}
+
+#[test]
+fn streams_end_with_a_code_and_the_connection_goes_on() {
+    let cases: Vec<(&str, ResetCode, Vec<Vec<u8>>)> = vec![
+        ("its window", ResetCode::FLOW_CONTROL, vec![written(kind::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255])]),
+        ("no window", ResetCode::PROTOCOL, vec![written(kind::WINDOW_UPDATE, 0, 1, &[0; 4])]),
+        ("a second head", ResetCode::PROTOCOL, vec![headers(1, 0)]),
+        ("a pseudo-header in trailers", ResetCode::PROTOCOL, vec![headers(1, 1)]),
+        ("more after the end", ResetCode::STREAM_CLOSED, vec![written(kind::DATA, 1, 1, b"x"), written(kind::DATA, 0, 1, b"x")]),
+        ("more than its window", ResetCode::FLOW_CONTROL, vec![written(kind::DATA, 0, 1, &[0; 60_000]); 5]),
+        ("PRIORITY of 4 bytes", ResetCode::FRAME_SIZE, vec![written(kind::PRIORITY, 0, 1, &[0; 4])]),
+    ];
+    for (what, code, frames) in cases {
+        let mut core = server();
+        hear(&mut core, &[headers(1, 0)]);
+        assert_eq!(reset(&hear(&mut core, &frames)), Some((1, code.0)), "{what}");
+        hear(&mut core, &[headers(3, 1)]);
+        let arrived = core.next_arrived().expect(what);
+        assert!(arrived.head.is_ok() && core.failed.is_none() && core.streams.held() == 1, "{what}");
+    }
+}
+
+#[test]
+fn the_length_that_a_head_says_is_the_bodys() {
+    let with = |length: &str, frames: &[Vec<u8>]| {
+        let mut fields = block();
+        Encoder::default().field(b"content-length", length.as_bytes(), &mut fields);
+        let mut core = server();
+        let open = written(kind::HEADERS, flag::END_HEADERS, 1, &fields);
+        reset(&hear(&mut core, &[vec![open], frames.to_vec()].concat())).map(|(_, code)| code)
+    };
+    let data = |end: u8, bytes: &[u8]| written(kind::DATA, end, 1, bytes);
+    assert_eq!(with("3", &[data(0, b"ab"), data(1, b"c")]), None);
+    assert_eq!(with("3", &[data(0, b"ab"), data(1, b"")]), Some(1));
+    assert_eq!(with("3", &[data(0, b"abcd")]), Some(1));
+    assert_eq!(with("0", &[data(1, b"")]), None);
+}
+
+#[test]
+fn refused_heads_are_handed_out() {
+    let mut core = server();
+    hear(&mut core, &[written(kind::HEADERS, 5, 1, &[0x82, 0x86])]);
+    assert_eq!(core.next_arrived().unwrap().head.unwrap_err(), Refusal::Malformed);
+}
+
+#[test]
+fn more_streams_than_allowed_are_refused() {
+    let mut core = server();
+    let frames: Vec<_> = (0..129).map(|n| headers(2 * n + 1, 0)).collect();
+    let mut answer = Vec::new();
+    // No more than that wait to be handed out; then the next is read.
+    let mut input = BytesMut::from(&frames.concat()[..]);
+    loop {
+        core.receive(&mut input);
+        answer.extend(said(&mut core));
+        while core.next_arrived().is_some() {}
+        if input.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(reset(&answer), Some((257, ResetCode::REFUSED.0)));
+    assert_eq!(core.streams.count(), 128);
+}
+
+#[test]
+fn what_was_given_up_at_once_is_not_handed_out() {
+    let mut core = server();
+    hear(&mut core, &[headers(1, 1), written(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), headers(3, 1)]);
+    let arrived = core.next_arrived().unwrap();
+    assert_eq!(core.streams.get(arrived.slot).unwrap().id, 3);
+    assert!(core.next_arrived().is_none());
+    assert_eq!((core.counts.given_up, core.streams.held()), (0, 1));
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_read() {
+    let mut core = server();
+    let mut input = BytesMut::from(&vec![written(kind::PING, 0, 0, &[1; 8]); 5000].concat()[..]);
+    core.receive(&mut input);
+    assert!(!core.reads() && core.waiting() < 20_000 && !input.is_empty());
+    said(&mut core);
+    assert!(core.reads());
+}
+
+#[test]
+fn the_end_is_announced_before_it_is_final() {
+    let mut core = server();
+    hear(&mut core, &[headers(1, 1)]);
+    core.next_arrived().unwrap();
+    core.retire();
+    let frames = said(&mut core);
+    assert_eq!(frame::number(&frames[0].1[..4]), Some(0x7fff_ffff));
+    let heard = written(kind::PING, flag::ACK, 0, &frames[1].1);
+    // One that was on its way is still taken; one after the last word is not.
+    let frames = hear(&mut core, &[headers(3, 1), heard, headers(5, 1)]);
+    assert_eq!(frame::number(&frames[0].1[..4]), Some(3));
+    assert_eq!(core.ending, Ending::Last);
+    let late = core.next_arrived().unwrap();
+    assert!(core.next_arrived().is_none() && !core.is_over());
+    core.reply(0, true, false, ok).unwrap();
+    core.reply(late.slot, true, false, ok).unwrap();
+    assert!(core.is_over());
+}
+
+#[test]
+fn a_reply_that_is_complete_ends_an_unread_request_without_an_error() {
+    let mut core = server();
+    hear(&mut core, &[headers(1, 0)]);
+    let slot = core.next_arrived().unwrap().slot;
+    core.reply(slot, true, false, ok).unwrap();
+    core.release(slot);
+    assert_eq!(reset(&said(&mut core)), Some((1, 0)));
+    hear(&mut core, &[headers(3, 0)]);
+    let slot = core.next_arrived().unwrap().slot;
+    core.release(slot);
+    assert_eq!(reset(&said(&mut core)), Some((3, ResetCode::CANCEL.0)));
+}
+
+#[test]
+fn streams_beyond_the_last_were_not_looked_at() {
+    let mut core = Core::new(false, LIMITS);
+    hear(&mut core, &[written(kind::SETTINGS, 0, 0, &[])]);
+    let slots = [(); 2].map(|()| core.open(true, false, get).unwrap());
+    slots.iter().for_each(|slot| core.hold(*slot));
+    hear(&mut core, &[written(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(core.poll_head(slots[0], &cx).is_pending());
+    assert!(matches!(core.poll_head(slots[1], &mut cx), Poll::Ready(Err(error)) if error.is_refused()));
+    assert!(core.open(true, false, get).unwrap_err().is_refused());
+    assert_eq!(core.max_streams(), 0);
+    hear(&mut core, &[written(kind::HEADERS, 5, 1, &[0x88])]);
+    assert!(core.is_over());
+}
+
+/// Moves what `from` has to say to `to`, in pieces.
+fn carry(from: &mut Core, to: &mut Core, held: &mut BytesMut, piece: usize) {
+    let bytes = from.out[from.sent..].to_vec();
+    from.went_out(bytes.len());
+    for part in bytes.chunks(piece) {
+        held.extend_from_slice(part);
+        to.receive_preface(held);
+        to.receive(held);
+    }
+}
+
+/// Bodies of any size arrive whole, through windows and whatever pieces the bytes come in.
+fn bodies(sizes: &[usize], piece: usize) {
+    let (mut client, mut server) = (Core::new(false, LIMITS), Core::new(true, LIMITS));
+    let (mut up, mut down) = (BytesMut::new(), BytesMut::new());
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let cx = Context::from_waker(&waker);
+    let body = |n: usize| Bytes::from((0..sizes[n]).map(|at| (at % 251) as u8 ^ n as u8).collect::<Vec<_>>());
+    let mut sending: Vec<_> = (0..sizes.len())
+        .map(|n| {
+            let slot = client.open(false, false, get).unwrap();
+            client.hold(slot);
+            (slot, body(n), false)
+        })
+        .collect();
+    let (mut slots, mut got) = (Vec::new(), vec![(Vec::new(), false); sizes.len()]);
+    for round in 0.. {
+        assert!(round < 10_000, "it comes to an end");
+        for (slot, data, done) in &mut sending {
+            if !*done && let Poll::Ready(sent) = client.poll_send(*slot, data, true, &cx) {
+                sent.unwrap();
+                *done = true;
+            }
+        }
+        assert!(client.waiting() < 2 * ROOM);
+        carry(&mut client, &mut server, &mut up, piece);
+        while let Some(arrived) = server.next_arrived() {
+            slots.push(arrived.slot);
+        }
+        for (slot, (bytes, done)) in slots.iter().zip(&mut got) {
+            while !*done && let Poll::Ready(piece) = server.poll_piece(*slot, &cx) {
+                match piece.unwrap() {
+                    Piece::Data(data, last) => {
+                        bytes.extend_from_slice(&data);
+                        server.taken(*slot, data.len());
+                        *done = last;
+                    }
+                    Piece::End(_) => *done = true,
+                }
+            }
+        }
+        carry(&mut server, &mut client, &mut down, piece);
+        assert_eq!((client.failed, server.failed), (None, None));
+        if got.iter().all(|(_, done)| *done) && slots.len() == sizes.len() {
+            break;
+        }
+    }
+    for (n, (bytes, _)) in got.iter().enumerate() {
+        assert!(*bytes == body(n), "stream {n}: {} of {} bytes", bytes.len(), sizes[n]);
+    }
+    for slot in slots {
+        server.reply(slot, true, false, ok).unwrap();
+        server.release(slot);
+    }
+    carry(&mut server, &mut client, &mut down, piece);
+    for (slot, ..) in sending {
+        assert!(matches!(client.poll_head(slot, &cx), Poll::Ready(Ok(head)) if head.status == 200));
+        client.release(slot);
+    }
+    assert_eq!((client.streams.held(), server.streams.held()), (0, 0));
+    client.deserted = true;
+    assert!(client.is_over());
+}
+
+#[test]
+fn bodies_larger_than_the_windows() {
+    bodies(&[0, 1, 1_000_000, 3 * STREAM_WINDOW as usize, 70_000], 16_384);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(8))]
+    #[test]
+    fn bodies_of_any_size(sizes in proptest::collection::vec(0usize..200_000, 1..12), piece in 1usize..20_000) {
+        bodies(&sizes, piece);
+    }
+}

@@ -1,0 +1,109 @@
+//! What the fuzz targets run of the engine: bytes in, a panic when a promise does not hold.
+#![expect(clippy::missing_panics_doc, reason = "a panic is how a target reports")]
+
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::core::Core;
+use super::frame;
+use super::hpack::decode::{Decoder, Sink};
+use super::hpack::encode::Encoder;
+use super::hpack::names::{self, Kind};
+use super::send::Piece;
+use crate::codec::h1::parse::Limits;
+
+const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
+
+#[derive(Debug, Default, PartialEq)]
+struct Fields(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Sink for Fields {
+    fn field(&mut self, name: &[u8], value: &[u8], kind: Kind, good: bool) {
+        assert_eq!((kind, good), (names::kind(name), names::is_value(value)), "what is remembered of a field");
+        if self.0.len() < 1000 {
+            self.0.push((name.to_vec(), value.to_vec()));
+        }
+    }
+}
+
+/// Blocks, each behind a byte that says how long it is: what is read and written is read as the same.
+pub fn http2_fields(bytes: &[u8]) {
+    let (mut decoder, mut encoder, mut next) = (Decoder::default(), Encoder::default(), Decoder::default());
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first() {
+        let (block, later) = after.split_at(usize::from(*length).min(after.len()));
+        rest = later;
+        let mut fields = Fields::default();
+        if decoder.decode(block, &mut fields).is_err() {
+            return;
+        }
+        let mut out = Vec::new();
+        encoder.begin(&mut out);
+        for (name, value) in &fields.0 {
+            encoder.field(name, value, &mut out);
+        }
+        let mut again = Fields::default();
+        assert_eq!(next.decode(&out, &mut again), Ok(()), "what is written can be read");
+        assert_eq!(again, fields, "what was read, and what the next one reads");
+        encoder.resize(usize::from(*length).saturating_mul(32));
+    }
+}
+
+/// A client's frames, after its preface. The first byte says how large the pieces are that they come in, and what is
+/// done with the requests.
+pub fn http2_frames(bytes: &[u8]) {
+    let Some((first, frames)) = bytes.split_first() else { return };
+    let whole = answers(frames, frames.len().max(1), None);
+    assert_eq!(answers(frames, usize::from(*first).max(1), None), whole, "in pieces, and at once");
+    answers(frames, usize::from(*first).max(1), Some(*first));
+}
+
+/// What a server says, with requests served as they come, or left alone.
+fn answers(frames: &[u8], piece: usize, serve: Option<u8>) -> Vec<u8> {
+    let mut core = Core::new(true, LIMITS);
+    let mut input = BytesMut::from(frame::PREFACE);
+    core.receive_preface(&mut input);
+    let (mut said, mut slots) = (Vec::new(), Vec::new());
+    let cx = Context::from_waker(Waker::noop());
+    for part in frames.chunks(piece) {
+        input.extend_from_slice(part);
+        core.receive(&mut input);
+        if let Some(how) = serve {
+            while let Some(arrived) = core.next_arrived() {
+                slots.push(arrived.slot);
+            }
+            slots.retain(|slot| !serve_one(&mut core, *slot, how, &cx));
+            core.went_out(core.waiting());
+        }
+        assert!(core.streams.held() <= 256, "streams");
+        // What a head makes us say is bounded by the peer's own frames; bodies are by their own bound.
+        assert!(core.waiting() <= 512 * 1024, "{} bytes wait", core.waiting());
+    }
+    said.extend_from_slice(core.out.get(core.sent..).unwrap_or_default());
+    for slot in slots {
+        core.release(slot);
+    }
+    said
+}
+
+/// Reads and answers; whether that is done with.
+fn serve_one(core: &mut Core, slot: usize, how: u8, cx: &Context<'_>) -> bool {
+    while let Poll::Ready(piece) = core.poll_piece(slot, cx) {
+        match piece {
+            Ok(Piece::Data(data, _)) => core.taken(slot, data.len()),
+            Ok(Piece::End(_)) if how & 1 == 0 => break,
+            Ok(Piece::End(_)) => return false,
+            Err(_) => {
+                core.release(slot);
+                return true;
+            }
+        }
+    }
+    if core.reply(slot, false, false, |_, out| Encoder::status(200, out)).is_ok() {
+        let mut body = Bytes::from_static(b"body");
+        let _ = core.poll_send(slot, &mut body, how & 2 == 0, cx);
+    }
+    core.release(slot);
+    true
+}
