@@ -9,7 +9,6 @@ use crate::config::changes::{Changes, FieldChanges};
 
 /// The head of a request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives in the future of its exchange; a box would cost an allocation")]
 pub(crate) enum RequestHead {
     /// Received as HTTP/1.
     H1(parse::Request),
@@ -95,7 +94,6 @@ impl RequestHead {
 
 /// The head of a reply.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives in the future of its exchange; a box would cost an allocation")]
 pub(crate) enum ResponseHead {
     /// Received as HTTP/1.
     H1(parse::Response),

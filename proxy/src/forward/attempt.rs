@@ -397,7 +397,7 @@ struct H2Incoming<'c> {
 }
 
 impl H2Incoming<'_> {
-    async fn reply(mut self, endpoint: &EndpointState, reply: &mut Reply<'_>, last: bool) -> Result<Finish, Stop> {
+    async fn reply(self, endpoint: &EndpointState, reply: &mut Reply<'_>, last: bool) -> Result<Finish, Stop> {
         let attempt = self.attempt;
         let timeout = attempt.retry.per_try_timeout;
         let (head, body) = within(timeout, Reason::PerTryTimeout, pin!(self.final_head(reply))).await?;
@@ -405,7 +405,7 @@ impl H2Incoming<'_> {
         Ok(Finish::Done)
     }
 
-    async fn final_head(&mut self, reply: &mut Reply<'_>) -> Result<(ResponseHead, BodyIn<'static>), Stop> {
+    async fn final_head(&self, reply: &mut Reply<'_>) -> Result<(ResponseHead, BodyIn<'static>), Stop> {
         loop {
             let incoming = tokio::select! {
                 // A reply that is there is passed on even if the downstream has just left.

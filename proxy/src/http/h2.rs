@@ -76,7 +76,7 @@ fn exchange(connection: Rc<Connection>, (head, body, reply): Call, busy: Guard) 
 }
 
 /// Answers a head that cannot be served. Its stream is over, the others go on.
-fn refuse(connection: &Connection, refusal: Refusal, mut reply: Reply) {
+fn refuse(connection: &Connection, refusal: Refusal, reply: Reply) {
     let (status, reason) = match refusal {
         Refusal::TooLarge => (Some(431), Reason::HeadersTooLarge),
         Refusal::Connect => (Some(405), Reason::BadRequest),

@@ -152,7 +152,7 @@ impl BodyWriter {
     }
 
     /// Waits until the peer resets the stream or the connection fails. Cancel safe.
-    pub(crate) async fn gone(&mut self) {
+    pub(crate) async fn gone(&self) {
         self.stream.gone().await;
     }
 }

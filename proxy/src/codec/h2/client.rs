@@ -96,7 +96,6 @@ impl fmt::Debug for ReplyReader {
 
 /// A head of a reply, interim or final.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost an allocation")]
 pub(crate) enum Incoming {
     /// 1xx: the final one follows.
     Interim(ResponseHead),
@@ -106,7 +105,7 @@ pub(crate) enum Incoming {
 
 impl ReplyReader {
     /// The next head. Cancel safe.
-    pub(crate) async fn head(&mut self) -> Result<Incoming, H2Error> {
+    pub(crate) async fn head(&self) -> Result<Incoming, H2Error> {
         let head = poll_fn(|cx| self.0.core().borrow_mut().poll_head(self.0.slot(), cx)).await?;
         Ok(if head.status < 200 {
             Incoming::Interim(ResponseHead::H2(head))

@@ -66,6 +66,7 @@ pub(super) enum Ending {
 }
 
 /// The state of one connection.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a connection")]
 pub(super) struct Core {
     pub(super) server: bool,
     pub(super) limits: Limits,

@@ -135,7 +135,9 @@ fn connections_end_with_a_code() {
         (
             "rapid reset",
             ResetCode::CALM,
-            (0..30).map(|n| [headers(2 * n + 1, 1), written(kind::RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat()).collect(),
+            (0..30)
+                .map(|n| [headers(2 * n + 1, 1), written(kind::RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat())
+                .collect(),
         ),
         (
             "mistakes",
@@ -159,7 +161,11 @@ fn streams_end_with_a_code_and_the_connection_goes_on() {
         ("no window", ResetCode::PROTOCOL, vec![written(kind::WINDOW_UPDATE, 0, 1, &[0; 4])]),
         ("a second head", ResetCode::PROTOCOL, vec![headers(1, 0)]),
         ("a pseudo-header in trailers", ResetCode::PROTOCOL, vec![headers(1, 1)]),
-        ("more after the end", ResetCode::STREAM_CLOSED, vec![written(kind::DATA, 1, 1, b"x"), written(kind::DATA, 0, 1, b"x")]),
+        (
+            "more after the end",
+            ResetCode::STREAM_CLOSED,
+            vec![written(kind::DATA, 1, 1, b"x"), written(kind::DATA, 0, 1, b"x")],
+        ),
         ("more than its window", ResetCode::FLOW_CONTROL, vec![written(kind::DATA, 0, 1, &[0; 60_000]); 5]),
         ("PRIORITY of 4 bytes", ResetCode::FRAME_SIZE, vec![written(kind::PRIORITY, 0, 1, &[0; 4])]),
     ];
@@ -276,9 +282,9 @@ fn streams_beyond_the_last_were_not_looked_at() {
     let slots = [(); 2].map(|()| core.open(true, false, get).unwrap());
     slots.iter().for_each(|slot| core.hold(*slot));
     hear(&mut core, &[written(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
-    let mut cx = Context::from_waker(Waker::noop());
+    let cx = Context::from_waker(Waker::noop());
     assert!(core.poll_head(slots[0], &cx).is_pending());
-    assert!(matches!(core.poll_head(slots[1], &mut cx), Poll::Ready(Err(error)) if error.is_refused()));
+    assert!(matches!(core.poll_head(slots[1], &cx), Poll::Ready(Err(error)) if error.is_refused()));
     assert!(core.open(true, false, get).unwrap_err().is_refused());
     assert_eq!(core.max_streams(), 0);
     hear(&mut core, &[written(kind::HEADERS, 5, 1, &[0x88])]);

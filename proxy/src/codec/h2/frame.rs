@@ -113,7 +113,11 @@ mod tests {
         let head = Head { length: 70_000, kind: kind::HEADERS, flags: flag::PADDED, stream: 0x7fff_ffff };
         assert_eq!(Head::read(&head.bytes()), Some(head));
         assert_eq!(Head::read(&head.bytes()[..8]), None);
-        assert_eq!(Head::read(&[0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff]).unwrap().stream, 0x7fff_ffff, "one bit is nothing");
+        assert_eq!(
+            Head::read(&[0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff]).unwrap().stream,
+            0x7fff_ffff,
+            "one bit is nothing"
+        );
     }
 
     #[test]

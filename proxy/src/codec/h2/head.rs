@@ -111,7 +111,15 @@ impl Collector {
                 let number = text.parse::<u64>().ok().filter(|_| value.iter().all(u8::is_ascii_digit));
                 number.is_none() || self.length.replace(number.unwrap_or_default()).is_some_and(|n| Some(n) != number)
             }
-            _ => false,
+            Role::End
+            | Role::Hop
+            | Role::Connection
+            | Role::Host
+            | Role::TransferEncoding
+            | Role::Upgrade
+            | Role::Expect
+            | Role::Identity
+            | Role::Ours => false,
         }
     }
 
@@ -240,7 +248,10 @@ impl Sink for Collector {
 /// A character of a token (RFC 9110 section 5.6.2).
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'_' | b'.' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
+        || matches!(
+            byte,
+            b'-' | b'_' | b'.' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'^' | b'`' | b'|' | b'~'
+        )
 }
 
 #[cfg(test)]

@@ -22,8 +22,11 @@ mod drive;
 /// The state of a connection, without its socket.
 mod core;
 
-/// Frames into it.
+/// Frames into it: those of streams.
 mod receive;
+
+/// Those of the connection.
+mod manage;
 
 /// Frames out of it.
 mod send;

@@ -221,9 +221,8 @@ impl Core {
 
     /// Whether nothing is left to be received.
     pub(super) fn is_spent(&mut self, slot: usize) -> bool {
-        let spent = |stream: &mut super::stream::Stream| {
-            stream.complete && stream.data.is_empty() && stream.trailers.is_none()
-        };
+        let spent =
+            |stream: &mut super::stream::Stream| stream.complete && stream.data.is_empty() && stream.trailers.is_none();
         self.streams.get(slot).is_none_or(spent)
     }
 

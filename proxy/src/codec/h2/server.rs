@@ -67,12 +67,12 @@ impl Connection {
     }
 
     /// Announces the end with GOAWAY: streams that are open go on, new ones are accepted until the peer has heard.
-    pub(crate) fn graceful_shutdown(&mut self) {
+    pub(crate) fn graceful_shutdown(&self) {
         self.0.core().borrow_mut().retire();
     }
 
     /// Says GOAWAY and closes, whatever is open.
-    pub(crate) fn cut(&mut self) {
+    pub(crate) fn cut(&self) {
         self.0.core().borrow_mut().cut();
     }
 }
@@ -90,18 +90,18 @@ impl fmt::Debug for Reply {
 
 impl Reply {
     /// Passes an interim reply on.
-    pub(crate) fn informational(&mut self, head: &ResponseHead) -> Result<(), H2Error> {
+    pub(crate) fn informational(&self, head: &ResponseHead) -> Result<(), H2Error> {
         self.send(false, true, |encoder, out| write::response(head, Edit::default(), encoder, out))
     }
 
     /// Sends the head; `end`: there is no body.
-    pub(crate) fn head(&mut self, head: &ResponseHead, edit: Edit<'_>, end: bool) -> Result<BodyWriter, H2Error> {
+    pub(crate) fn head(&self, head: &ResponseHead, edit: Edit<'_>, end: bool) -> Result<BodyWriter, H2Error> {
         self.send(end, false, |encoder, out| write::response(head, edit, encoder, out))?;
         Ok(BodyWriter::new(self.stream.clone(), end))
     }
 
     /// Answers by ourselves, without a body.
-    pub(crate) fn own(&mut self, status: u16, extra: &[(&'static str, &str)]) -> Result<(), H2Error> {
+    pub(crate) fn own(&self, status: u16, extra: &[(&'static str, &str)]) -> Result<(), H2Error> {
         self.send(true, false, |encoder, out| {
             Encoder::status(status, out);
             for (name, value) in extra {
@@ -110,22 +110,17 @@ impl Reply {
         })
     }
 
-    fn send(
-        &self,
-        end: bool,
-        interim: bool,
-        fields: impl FnOnce(&mut Encoder, &mut Vec<u8>),
-    ) -> Result<(), H2Error> {
+    fn send(&self, end: bool, interim: bool, fields: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Result<(), H2Error> {
         self.stream.core().borrow_mut().reply(self.stream.slot(), end, interim, fields)
     }
 
     /// Resets the stream.
-    pub(crate) fn reset(&mut self, code: ResetCode) {
+    pub(crate) fn reset(&self, code: ResetCode) {
         self.stream.reset(code);
     }
 
     /// Waits until the peer resets the stream. Cancel safe.
-    pub(crate) async fn gone(&mut self) {
+    pub(crate) async fn gone(&self) {
         self.stream.gone().await;
     }
 }

@@ -95,8 +95,8 @@ impl Decoder {
             let (name, rest) = string(block, scratch)?;
             let split = scratch.len();
             let (value, rest) = string(rest, scratch)?;
-            let name = name.unwrap_or(scratch.get(..split).unwrap_or_default());
-            let value = value.unwrap_or(scratch.get(split..).unwrap_or_default());
+            let name = name.unwrap_or_else(|| scratch.get(..split).unwrap_or_default());
+            let value = value.unwrap_or_else(|| scratch.get(split..).unwrap_or_default());
             let (kind, good) = (names::kind(name), names::is_value(value));
             sink.field(name, value, kind, good);
             if keep {
@@ -355,9 +355,10 @@ pub(super) mod tests {
         for round in 0..500u32 {
             let name = format!("n{round}");
             let value = "v".repeat(round as usize % 90);
-            let mut block = vec![0x40, name.len() as u8];
+            let length = |text: &str| u8::try_from(text.len()).unwrap();
+            let mut block = vec![0x40, length(&name)];
             block.extend(name.as_bytes());
-            block.push(value.len() as u8);
+            block.push(length(&value));
             block.extend(value.as_bytes());
             read(&mut decoder, &block).unwrap();
             assert_eq!(read(&mut decoder, &[0xbe]).unwrap(), [(name, value)]);

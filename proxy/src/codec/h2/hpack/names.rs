@@ -104,7 +104,14 @@ pub(crate) fn kind(name: &[u8]) -> Kind {
         Role::Connection | Role::TransferEncoding | Role::Upgrade => Kind::Bad,
         // What it asks for was never to be had here; the field is dropped.
         Role::Hop if name != b"http2-settings" => Kind::Bad,
-        role => Kind::Field(role),
+        role @ (Role::End
+        | Role::Hop
+        | Role::Host
+        | Role::ContentLength
+        | Role::Te
+        | Role::Expect
+        | Role::Identity
+        | Role::Ours) => Kind::Field(role),
     }
 }
 
@@ -210,7 +217,9 @@ mod tests {
 
     #[test]
     fn names() {
-        for bad in [&b""[..], b"X", b"a b", b"a:b", b":x", b":", b"a\"b", b"x\x80", b"x\r\ny", b"keep-alive", b"upgrade"] {
+        for bad in
+            [&b""[..], b"X", b"a b", b"a:b", b":x", b":", b"a\"b", b"x\x80", b"x\r\ny", b"keep-alive", b"upgrade"]
+        {
             assert_eq!(kind(bad), Kind::Bad, "{bad:?}");
         }
         assert_eq!(kind(b"x-a_b.c"), Kind::Field(Role::End));

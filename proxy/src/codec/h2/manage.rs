@@ -1,0 +1,120 @@
+//! Frames about the connection as a whole, as received: SETTINGS, PING, GOAWAY, WINDOW_UPDATE (RFC 9113 sections 6.5 to
+//! 6.9).
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::core::Core;
+use super::error::{H2Error, ResetCode};
+use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting};
+use super::receive::Trouble::{self, Connection, Stream as OfStream};
+use super::stream::WRITE;
+
+impl Core {
+    pub(super) fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        if !payload.len().is_multiple_of(6) || (head.has(flag::ACK) && !payload.is_empty()) {
+            return Err(Connection(ResetCode::FRAME_SIZE));
+        }
+        if head.has(flag::ACK) {
+            return Ok(());
+        }
+        if !self.settled {
+            // Unless it says otherwise, there is no bound (section 6.5.2).
+            (self.settled, self.peer.max_streams) = (true, usize::MAX);
+        }
+        for (name, value) in frame::settings(payload) {
+            let number = usize::try_from(value).unwrap_or(usize::MAX);
+            match name {
+                setting::HEADER_TABLE_SIZE => self.encoder.resize(number),
+                setting::ENABLE_PUSH if value > u32::from(self.server) => return Err(Connection(ResetCode::PROTOCOL)),
+                setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = number,
+                setting::INITIAL_WINDOW_SIZE => self.initial_window(value.into())?,
+                setting::MAX_FRAME_SIZE => {
+                    if !(frame::DEFAULT_FRAME..=0x00ff_ffff).contains(&number) {
+                        return Err(Connection(ResetCode::PROTOCOL));
+                    }
+                    self.peer.max_frame = number;
+                }
+                _ => {}
+            }
+        }
+        self.counts.answers = self.counts.answers.saturating_add(frame::HEAD);
+        Head::write(kind::SETTINGS, flag::ACK, 0, &[], self.out());
+        self.wake_openers();
+        Ok(())
+    }
+
+    /// Changes the windows of all streams (section 6.9.2); they may become negative.
+    fn initial_window(&mut self, window: i64) -> Result<(), Trouble> {
+        if window > MAX_WINDOW {
+            return Err(Connection(ResetCode::FLOW_CONTROL));
+        }
+        let more = window.saturating_sub(self.peer.window);
+        self.peer.window = window;
+        let mut too_large = false;
+        self.streams.each(|stream| {
+            stream.send_window = stream.send_window.saturating_add(more);
+            too_large |= stream.send_window > MAX_WINDOW;
+            if more > 0 {
+                stream.wake(WRITE);
+            }
+        });
+        if too_large { Err(Connection(ResetCode::FLOW_CONTROL)) } else { Ok(()) }
+    }
+
+    pub(super) fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
+        if payload.len() != 8 {
+            return Err(Connection(ResetCode::FRAME_SIZE));
+        }
+        if head.has(flag::ACK) {
+            self.answered(payload);
+        } else {
+            self.counts.answers = self.counts.answers.saturating_add(frame::HEAD).saturating_add(payload.len());
+            Head::write(kind::PING, flag::ACK, 0, payload, self.out());
+        }
+        Ok(())
+    }
+
+    /// GOAWAY (section 6.8): our streams beyond its last were not looked at.
+    pub(super) fn told(&mut self, payload: &[u8]) -> Result<(), Trouble> {
+        let (last, rest) = payload.split_first_chunk::<4>().ok_or(Connection(ResetCode::FRAME_SIZE))?;
+        let code = rest.first_chunk::<4>().ok_or(Connection(ResetCode::FRAME_SIZE))?;
+        let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, ResetCode(u32::from_be_bytes(*code)));
+        self.told = Some(last);
+        if !self.server {
+            for slot in self.streams.slots() {
+                if self.streams.get(slot).is_some_and(|stream| stream.id > last) {
+                    self.reset(slot, H2Error::Told(code), None);
+                }
+            }
+        }
+        self.wake_openers();
+        Ok(())
+    }
+
+    pub(super) fn window(&mut self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
+        let by = frame::number(payload).ok_or(Connection(ResetCode::FRAME_SIZE))? & 0x7fff_ffff;
+        if id == 0 {
+            self.send_window = self.send_window.saturating_add(by.into());
+            if by == 0 {
+                return Err(Connection(ResetCode::PROTOCOL));
+            }
+            if self.send_window > MAX_WINDOW {
+                return Err(Connection(ResetCode::FLOW_CONTROL));
+            }
+            self.unblock();
+            return Ok(());
+        }
+        if self.is_idle(id) {
+            return Err(Connection(ResetCode::PROTOCOL));
+        }
+        let Some(stream) = self.streams.slot(id).and_then(|slot| self.streams.get(slot)) else { return Ok(()) };
+        if by == 0 {
+            return Err(OfStream(id, ResetCode::PROTOCOL));
+        }
+        stream.send_window = stream.send_window.saturating_add(by.into());
+        if stream.send_window > MAX_WINDOW {
+            return Err(OfStream(id, ResetCode::FLOW_CONTROL));
+        }
+        stream.wake(WRITE);
+        Ok(())
+    }
+}
