@@ -1,10 +1,11 @@
 //! Message bodies of either version, as streams with back-pressure: a chunk is read when the last one was written.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::HeaderMap;
 
 use super::{h1, h2};
@@ -272,7 +273,7 @@ pub(crate) async fn relay(
 ) -> Result<(), RelayError> {
     loop {
         // What is at hand goes out in one piece with the head; before waiting, the head goes alone.
-        let next = match from.chunk().now_or_never() {
+        let next = match now(from.chunk()).await {
             Some(next) => next,
             None => {
                 to.flush().await.map_err(|_| RelayError::To)?;
@@ -304,12 +305,23 @@ pub(crate) async fn relay(
     }
 }
 
+/// What comes of `work` without waiting. Polled with the task's own waker: one that wakes nobody would have to be
+/// replaced by it in a moment.
+async fn now<F: Future>(work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// Waits for a write; a timer is made only where it does not go through at once.
 async fn patiently(
     patience: Option<Duration>,
     mut write: Pin<&mut impl Future<Output = Result<(), BodyError>>>,
 ) -> Result<(), RelayError> {
-    let done = match (patience, write.as_mut().now_or_never()) {
+    let done = match (patience, now(write.as_mut()).await) {
         (_, Some(done)) => done,
         (None, None) => write.await,
         (Some(patience), None) => {

@@ -79,7 +79,8 @@ pub(super) struct Core {
     pub(super) peer: Peer,
     pub(super) send_window: i64,
     pub(super) recv_window: i64,
-    pub(super) arrived: VecDeque<Arrived>,
+    /// Slots of streams whose request waits to be handed out.
+    pub(super) arrived: VecDeque<usize>,
     /// Slots of streams that wait for what all share.
     pub(super) blocked: VecDeque<usize>,
     pub(super) block: Option<Block>,

@@ -374,7 +374,7 @@ fn bodies_larger_than_the_windows() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(8))]
     #[test]
-    fn bodies_of_any_size(sizes in proptest::collection::vec(0usize..200_000, 1..12), piece in 1usize..20_000) {
+    fn bodies_of_any_size(sizes in proptest::collection::vec(0usize..60_000, 1..8), piece in 50usize..20_000) {
         bodies(&sizes, piece);
     }
 }

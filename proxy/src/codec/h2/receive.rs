@@ -234,23 +234,23 @@ impl Core {
         let window = self.peer.window;
         let (slot, stream) = self.streams.open(id);
         (stream.recv_window, stream.send_window) = (STREAM_WINDOW.into(), window);
-        (stream.fresh, stream.handles) = (true, 1);
+        (stream.request, stream.handles) = (Some(head), 1);
         (stream.recv_open, stream.complete) = (!end, end);
         stream.missing = length;
-        self.arrived.push_back(Arrived { slot, head });
+        self.arrived.push_back(slot);
     }
 
     /// The next request that nobody has given up.
     pub(super) fn next_arrived(&mut self) -> Option<Arrived> {
         loop {
-            let arrived = self.arrived.pop_front()?;
-            let stream = self.streams.get(arrived.slot)?;
-            stream.fresh = false;
-            if stream.error.is_none() {
-                return Some(arrived);
+            let slot = self.arrived.pop_front()?;
+            let stream = self.streams.get(slot)?;
+            let head = stream.request.take();
+            if let (Some(head), None) = (head, stream.error) {
+                return Some(Arrived { slot, head });
             }
             self.counts.given_up = self.counts.given_up.saturating_sub(1);
-            self.release(arrived.slot);
+            self.release(slot);
         }
     }
 
@@ -356,7 +356,7 @@ impl Core {
             return Err(Connection(ResetCode::PROTOCOL));
         }
         let Some(slot) = self.streams.slot(id) else { return Ok(()) };
-        if self.streams.get(slot).is_some_and(|stream| stream.fresh) {
+        if self.streams.get(slot).is_some_and(|stream| stream.request.is_some()) {
             self.counts.given_up = self.counts.given_up.saturating_add(1);
             if self.counts.given_up > GIVEN_UP {
                 return Err(Connection(ResetCode::CALM));

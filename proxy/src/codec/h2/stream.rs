@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::error::H2Error;
-use super::head::Response;
+use super::head::{Refusal, Request, Response};
 
 /// A received piece shorter than this is charged for what it costs beside its bytes.
 pub(super) const SMALL: usize = 256;
@@ -32,8 +32,8 @@ pub(super) struct Stream {
     pub(super) recv_open: bool,
     /// The peer has said that it has sent everything.
     pub(super) complete: bool,
-    /// It waits to be handed out.
-    pub(super) fresh: bool,
+    /// The request that waits to be handed out.
+    pub(super) request: Option<Result<Request, Refusal>>,
     /// We may still send on it.
     pub(super) send_open: bool,
     /// The final head of the reply has gone out (server) or come in (client).

@@ -112,6 +112,11 @@ impl Encoder {
 
     /// Writes a field. `name` is in lower case.
     pub(crate) fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let hash = hash(name, value);
+        let place = hash as usize % PLACES;
+        if let Some(index) = self.memory.as_ref().and_then(|memory| memory.find(place, name, value)) {
+            return integer(0x80, 7, index, out);
+        }
         let known = names::static_index(name).map_or(0, usize::from);
         if is_secret(name) {
             // Never to be remembered by anybody (RFC 7541 section 7.1.3).
@@ -121,11 +126,6 @@ impl Encoder {
             return literal(0, 4, known, name, value, out);
         }
         let memory = self.memory.get_or_insert_with(Memory::new);
-        let hash = hash(name, value);
-        let place = hash as usize % PLACES;
-        if let Some(index) = memory.find(place, name, value) {
-            return integer(0x80, 7, index, out);
-        }
         let mark = (hash >> 16) as u16;
         let (Some(seen), Some(at)) = (memory.seen.get_mut(place), memory.places.get_mut(place)) else { return };
         if *seen != mark {
