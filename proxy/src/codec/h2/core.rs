@@ -91,6 +91,8 @@ pub(super) struct Core {
     /// Highest number of a stream that the peer opened; of a client's own, the next.
     pub(super) last: u32,
     pub(super) ending: Ending,
+    /// A peer that does not take the last words is left without them.
+    pub(super) hurry: bool,
     /// The peer has said GOAWAY, with this last stream.
     pub(super) told: Option<u32>,
     /// Why it is over.
@@ -141,6 +143,7 @@ impl Core {
             settled: false,
             last: u32::from(!server),
             ending: Ending::No,
+            hurry: false,
             told: None,
             failed: None,
             deserted: server,
@@ -220,7 +223,9 @@ impl Core {
 
     /// Whoever wants to open a stream waits for room.
     pub(super) fn wait_to_open(&mut self, cx: &Context<'_>) {
-        self.openers.push(cx.waker().clone());
+        if !self.openers.iter().any(|opener| opener.will_wake(cx.waker())) {
+            self.openers.push(cx.waker().clone());
+        }
     }
 
     pub(super) fn wake_openers(&mut self) {
@@ -334,12 +339,14 @@ impl Core {
         }
     }
 
-    /// Says that the connection ends, and ends it.
+    /// Says that the connection ends, and ends it. The second time, the peer is not waited for any more.
     pub(super) fn cut(&mut self) {
-        if self.ending != Ending::Now {
-            self.go_away(self.last_taken(), ResetCode::NONE);
-            self.fail(H2Error::Ended(ResetCode::NONE));
+        if self.ending == Ending::Now {
+            self.hurry = true;
+            return self.kick();
         }
+        self.go_away(self.last_taken(), ResetCode::NONE);
+        self.fail(H2Error::Ended(ResetCode::NONE));
     }
 
     /// Nothing more is to be read.

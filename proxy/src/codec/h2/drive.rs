@@ -141,10 +141,13 @@ impl Wire {
 
     /// Sends the last words and closes. A peer that broke the rules is not waited for.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<H2Error>> {
-        let failed = self.core.borrow().failed;
+        let (failed, hurry) = {
+            let core = self.core.borrow();
+            (core.failed, core.hurry)
+        };
         let broken = failed.filter(|error| *error != H2Error::Ended(ResetCode::NONE));
         let lost = matches!(failed, Some(H2Error::Lost(_)));
-        if !lost && self.poll_send(cx).is_pending() && broken.is_none() {
+        if !lost && self.poll_send(cx).is_pending() && broken.is_none() && !hurry {
             self.core.borrow_mut().wait(cx);
             return Poll::Pending;
         }
