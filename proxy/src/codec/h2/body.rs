@@ -14,18 +14,18 @@ use crate::codec::body::{BodyError, Chunk, Data};
 
 /// A hold on a stream. When the last one goes, a stream that has not ended is reset.
 pub(super) struct Handle {
-    core: Shared,
+    engine: Shared,
     slot: usize,
 }
 
 impl Handle {
     /// Takes over a hold that was counted already.
-    pub(super) const fn held(core: Shared, slot: usize) -> Self {
-        Self { core, slot }
+    pub(super) const fn held(engine: Shared, slot: usize) -> Self {
+        Self { engine, slot }
     }
 
-    pub(super) const fn core(&self) -> &Shared {
-        &self.core
+    pub(super) const fn engine(&self) -> &Shared {
+        &self.engine
     }
 
     pub(super) const fn slot(&self) -> usize {
@@ -34,25 +34,25 @@ impl Handle {
 
     /// Resets the stream unless it is over.
     pub(super) fn reset(&self, code: ResetCode) {
-        self.core.borrow_mut().reset(self.slot, H2Error::Given(code), Some(code));
+        self.engine.borrow_mut().reset(self.slot, H2Error::Given(code), Some(code));
     }
 
     /// Waits until the stream fails. Cancel safe.
     pub(super) async fn gone(&self) {
-        poll_fn(|cx| self.core.borrow_mut().poll_gone(self.slot, cx)).await;
+        poll_fn(|cx| self.engine.borrow_mut().poll_gone(self.slot, cx)).await;
     }
 }
 
 impl Clone for Handle {
     fn clone(&self) -> Self {
-        self.core.borrow_mut().hold(self.slot);
-        Self { core: Rc::clone(&self.core), slot: self.slot }
+        self.engine.borrow_mut().hold(self.slot);
+        Self { engine: Rc::clone(&self.engine), slot: self.slot }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.borrow_mut().release(self.slot);
+        self.engine.borrow_mut().release(self.slot);
     }
 }
 
@@ -73,7 +73,7 @@ impl fmt::Debug for BodyReader {
 
 impl BodyReader {
     pub(super) fn new(stream: Handle) -> Self {
-        let done = stream.core.borrow_mut().is_spent(stream.slot);
+        let done = stream.engine.borrow_mut().is_spent(stream.slot);
         Self { stream, lent: 0, done, trailers: None }
     }
 
@@ -98,11 +98,11 @@ impl BodyReader {
     }
 
     fn poll_piece(&mut self, cx: &Context<'_>) -> Poll<Result<Piece, H2Error>> {
-        let mut core = self.stream.core.borrow_mut();
+        let mut engine = self.stream.engine.borrow_mut();
         if self.lent > 0 {
-            core.taken(self.stream.slot, std::mem::take(&mut self.lent));
+            engine.taken(self.stream.slot, std::mem::take(&mut self.lent));
         }
-        core.poll_piece(self.stream.slot, cx)
+        engine.poll_piece(self.stream.slot, cx)
     }
 
     /// The trailers, once the end was seen.
@@ -137,7 +137,7 @@ impl BodyWriter {
     pub(crate) async fn write(&mut self, chunk: Chunk<'_>) -> Result<(), BodyError> {
         let last = chunk.last;
         let mut data = chunk.data.into_shared();
-        poll_fn(|cx| self.stream.core.borrow_mut().poll_send(self.stream.slot, &mut data, last, cx)).await?;
+        poll_fn(|cx| self.stream.engine.borrow_mut().poll_send(self.stream.slot, &mut data, last, cx)).await?;
         self.ended = last;
         Ok(())
     }
@@ -148,7 +148,7 @@ impl BodyWriter {
             return Ok(());
         }
         self.ended = true;
-        Ok(self.stream.core.borrow_mut().finish(self.stream.slot, trailers)?)
+        Ok(self.stream.engine.borrow_mut().finish(self.stream.slot, trailers)?)
     }
 
     /// Waits until the peer resets the stream or the connection fails. Cancel safe.

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::body::{BodyReader, BodyWriter, Handle};
-use super::core::Core;
 use super::drive::{Event, Shared, Wire};
+use super::engine::Engine;
 use super::error::H2Error;
 use super::write;
 use crate::codec::h1::parse::{Limits, MAX_FIELDS};
@@ -31,9 +31,9 @@ impl Connection {
     /// Says what is said first.
     pub(crate) async fn connect(io: Io, max_header_bytes: u32) -> Result<(Self, Driver), H2Error> {
         let bytes = usize::try_from(max_header_bytes).unwrap_or(usize::MAX).min(usize::from(u16::MAX));
-        let mut wire = Wire::new(io, Core::new(false, Limits { bytes, fields: MAX_FIELDS }));
+        let mut wire = Wire::new(io, Engine::new(false, Limits { bytes, fields: MAX_FIELDS }));
         poll_fn(|cx| wire.poll_greeting(cx)).await?;
-        let connection = Self(Rc::clone(wire.core()));
+        let connection = Self(Rc::clone(wire.engine()));
         let driver = async move {
             loop {
                 match poll_fn(|cx| wire.poll(cx)).await {
@@ -60,14 +60,14 @@ impl Connection {
         end: bool,
     ) -> Result<(ReplyReader, BodyWriter), H2Error> {
         let slot = poll_fn(|cx| {
-            let mut core = self.0.borrow_mut();
-            if !core.may_open() {
-                core.wait_to_open(cx);
+            let mut engine = self.0.borrow_mut();
+            if !engine.may_open() {
+                engine.wait_to_open(cx);
                 return Poll::Pending;
             }
-            let opened = core.open(end, head.is_head(), |encoder, out| write::request(head, edit, encoder, out));
+            let opened = engine.open(end, head.is_head(), |encoder, out| write::request(head, edit, encoder, out));
             if let Ok(slot) = opened {
-                core.hold(slot);
+                engine.hold(slot);
             }
             Poll::Ready(opened)
         })
@@ -79,9 +79,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut core = self.0.borrow_mut();
-        core.deserted = true;
-        core.kick();
+        let mut engine = self.0.borrow_mut();
+        engine.deserted = true;
+        engine.kick();
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) enum Incoming {
 impl ReplyReader {
     /// The next head. Cancel safe.
     pub(crate) async fn head(&self) -> Result<Incoming, H2Error> {
-        let head = poll_fn(|cx| self.0.core().borrow_mut().poll_head(self.0.slot(), cx)).await?;
+        let head = poll_fn(|cx| self.0.engine().borrow_mut().poll_head(self.0.slot(), cx)).await?;
         Ok(if head.status < 200 {
             Incoming::Interim(ResponseHead::H2(head))
         } else {

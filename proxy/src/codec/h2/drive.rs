@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
-use super::core::{Arrived, Core};
+use super::engine::{Arrived, Engine};
 use super::error::{H2Error, ResetCode};
 use crate::codec::buffer;
 use crate::conn::Io;
@@ -20,13 +20,13 @@ use crate::conn::Io;
 const ROOM: usize = buffer::SIZE / 4;
 
 /// A connection's state, shared by its task and those of its streams. The cell is borrowed only inside a poll.
-pub(super) type Shared = Rc<RefCell<Core>>;
+pub(super) type Shared = Rc<RefCell<Engine>>;
 
 /// The socket of a connection, and what was read of it and not yet understood.
 pub(super) struct Wire {
     io: Io,
     input: BytesMut,
-    core: Shared,
+    engine: Shared,
 }
 
 /// What a connection has come to.
@@ -39,21 +39,21 @@ pub(super) enum Event {
 }
 
 impl Wire {
-    pub(super) fn new(io: Io, core: Core) -> Self {
-        Self { io, input: BytesMut::new(), core: Rc::new(RefCell::new(core)) }
+    pub(super) fn new(io: Io, engine: Engine) -> Self {
+        Self { io, input: BytesMut::new(), engine: Rc::new(RefCell::new(engine)) }
     }
 
-    pub(super) const fn core(&self) -> &Shared {
-        &self.core
+    pub(super) const fn engine(&self) -> &Shared {
+        &self.engine
     }
 
     /// Says what is said first, and waits for the peer's preface.
     pub(super) fn poll_greeting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), H2Error>> {
         loop {
-            let mut core = self.core.borrow_mut();
-            core.receive_preface(&mut self.input);
-            let (greeted, failed) = (core.greeted, core.failed);
-            drop(core);
+            let mut engine = self.engine.borrow_mut();
+            engine.receive_preface(&mut self.input);
+            let (greeted, failed) = (engine.greeted, engine.failed);
+            drop(engine);
             let _ = self.poll_send(cx);
             if let Some(error) = failed {
                 return Poll::Ready(Err(error));
@@ -68,33 +68,33 @@ impl Wire {
     /// Moves what can be moved. Pending: everything that was written has gone out, or waits for the socket.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let mut core = self.core.borrow_mut();
-            core.receive(&mut self.input);
-            if let Some(arrived) = core.next_arrived() {
+            let mut engine = self.engine.borrow_mut();
+            engine.receive(&mut self.input);
+            if let Some(arrived) = engine.next_arrived() {
                 return Poll::Ready(Event::Arrived(arrived));
             }
-            let (over, full, reads) = (core.is_over(), core.waiting() >= buffer::SIZE, core.reads());
-            drop(core);
+            let (over, full, reads) = (engine.is_over(), engine.waiting() >= buffer::SIZE, engine.reads());
+            drop(engine);
             if over {
                 return self.poll_end(cx).map(Event::Over);
             }
             if full && self.poll_send(cx).is_ready() && !reads {
                 continue;
             }
-            if !self.core.borrow().reads() || self.poll_fill(cx).is_pending() {
+            if !self.engine.borrow().reads() || self.poll_fill(cx).is_pending() {
                 break;
             }
         }
         if self.input.is_empty() {
             buffer::give_shared(std::mem::take(&mut self.input));
         }
-        let stuck = !self.core.borrow().reads();
+        let stuck = !self.engine.borrow().reads();
         let sent = self.poll_send(cx);
-        let mut core = self.core.borrow_mut();
-        core.wait(cx);
-        if core.failed.is_some() || (stuck && sent.is_ready()) {
+        let mut engine = self.engine.borrow_mut();
+        engine.wait(cx);
+        if engine.failed.is_some() || (stuck && sent.is_ready()) {
             // Again, from the beginning: there is something to say, or room to go on.
-            core.kick();
+            engine.kick();
         }
         Poll::Pending
     }
@@ -105,36 +105,36 @@ impl Wire {
             buffer::give_shared(std::mem::replace(&mut self.input, BytesMut::new()));
             self.input = buffer::take_shared();
         }
-        let missing = Core::wanted(&self.input).saturating_sub(self.input.len());
+        let missing = Engine::wanted(&self.input).saturating_sub(self.input.len());
         if self.input.capacity().saturating_sub(self.input.len()) < missing.max(ROOM) {
             self.input.reserve(missing.max(buffer::SIZE));
         }
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input));
         match read {
-            Ok(0) => self.core.borrow_mut().fail(H2Error::Lost(io::ErrorKind::UnexpectedEof)),
+            Ok(0) => self.engine.borrow_mut().fail(H2Error::Lost(io::ErrorKind::UnexpectedEof)),
             Ok(_) => {}
-            Err(error) => self.core.borrow_mut().fail(error.into()),
+            Err(error) => self.engine.borrow_mut().fail(error.into()),
         }
         Poll::Ready(())
     }
 
     /// Sends what waits, as far as the socket takes it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut core = self.core.borrow_mut();
+        let mut engine = self.engine.borrow_mut();
         let sent = loop {
-            let Some(rest) = core.out.get(core.sent..).filter(|rest| !rest.is_empty()) else {
+            let Some(rest) = engine.out.get(engine.sent..).filter(|rest| !rest.is_empty()) else {
                 break ready!(Pin::new(&mut self.io).poll_flush(cx));
             };
             match ready!(Pin::new(&mut self.io).poll_write(cx, rest)) {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => core.went_out(n),
+                Ok(n) => engine.went_out(n),
                 Err(error) => break Err(error),
             }
         };
         if let Err(error) = sent {
-            let waiting = core.waiting();
-            core.fail(error.into());
-            core.went_out(waiting);
+            let waiting = engine.waiting();
+            engine.fail(error.into());
+            engine.went_out(waiting);
         }
         Poll::Ready(())
     }
@@ -142,17 +142,17 @@ impl Wire {
     /// Sends the last words and closes. A peer that broke the rules is not waited for.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<H2Error>> {
         let (failed, hurry) = {
-            let core = self.core.borrow();
-            (core.failed, core.hurry)
+            let engine = self.engine.borrow();
+            (engine.failed, engine.hurry)
         };
         let broken = failed.filter(|error| *error != H2Error::Ended(ResetCode::NONE));
         let lost = matches!(failed, Some(H2Error::Lost(_)));
         if !lost && self.poll_send(cx).is_pending() && broken.is_none() && !hurry {
-            self.core.borrow_mut().wait(cx);
+            self.engine.borrow_mut().wait(cx);
             return Poll::Pending;
         }
         let _ = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.core.borrow_mut().fail(H2Error::Ended(ResetCode::NONE));
+        self.engine.borrow_mut().fail(H2Error::Ended(ResetCode::NONE));
         // The end of the peer's bytes is no failure.
         Poll::Ready(broken.filter(|error| *error != H2Error::Lost(io::ErrorKind::UnexpectedEof)))
     }
@@ -160,7 +160,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self.core.borrow_mut().fail(H2Error::Lost(io::ErrorKind::BrokenPipe));
+        self.engine.borrow_mut().fail(H2Error::Lost(io::ErrorKind::BrokenPipe));
         buffer::give_shared(std::mem::take(&mut self.input));
     }
 }

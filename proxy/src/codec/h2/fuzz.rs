@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use super::core::Core;
+use super::engine::Engine;
 use super::frame;
 use super::hpack::decode::{Decoder, Sink};
 use super::hpack::encode::Encoder;
@@ -61,49 +61,49 @@ pub fn http2_frames(bytes: &[u8]) {
 
 /// What a server says, with requests served as they come, or left alone.
 fn answers(frames: &[u8], piece: usize, serve: Option<u8>) -> Vec<u8> {
-    let mut core = Core::new(true, LIMITS);
+    let mut engine = Engine::new(true, LIMITS);
     let mut input = BytesMut::from(frame::PREFACE);
-    core.receive_preface(&mut input);
+    engine.receive_preface(&mut input);
     let (mut said, mut slots) = (Vec::new(), Vec::new());
     let cx = Context::from_waker(Waker::noop());
     for part in frames.chunks(piece) {
         input.extend_from_slice(part);
-        core.receive(&mut input);
+        engine.receive(&mut input);
         if let Some(how) = serve {
-            while let Some(arrived) = core.next_arrived() {
+            while let Some(arrived) = engine.next_arrived() {
                 slots.push(arrived.slot);
             }
-            slots.retain(|slot| !serve_one(&mut core, *slot, how, &cx));
-            core.went_out(core.waiting());
+            slots.retain(|slot| !serve_one(&mut engine, *slot, how, &cx));
+            engine.went_out(engine.waiting());
         }
-        assert!(core.streams.held() <= 256, "streams");
+        assert!(engine.streams.held() <= 256, "streams");
         // What a head makes us say is bounded by the peer's own frames; bodies are by their own bound.
-        assert!(core.waiting() <= 512 * 1024, "{} bytes wait", core.waiting());
+        assert!(engine.waiting() <= 512 * 1024, "{} bytes wait", engine.waiting());
     }
-    said.extend_from_slice(core.out.get(core.sent..).unwrap_or_default());
+    said.extend_from_slice(engine.out.get(engine.sent..).unwrap_or_default());
     for slot in slots {
-        core.release(slot);
+        engine.release(slot);
     }
     said
 }
 
 /// Reads and answers; whether that is done with.
-fn serve_one(core: &mut Core, slot: usize, how: u8, cx: &Context<'_>) -> bool {
-    while let Poll::Ready(piece) = core.poll_piece(slot, cx) {
+fn serve_one(engine: &mut Engine, slot: usize, how: u8, cx: &Context<'_>) -> bool {
+    while let Poll::Ready(piece) = engine.poll_piece(slot, cx) {
         match piece {
-            Ok(Piece::Data(data, _)) => core.taken(slot, data.len()),
+            Ok(Piece::Data(data, _)) => engine.taken(slot, data.len()),
             Ok(Piece::End(_)) if how & 1 == 0 => break,
             Ok(Piece::End(_)) => return false,
             Err(_) => {
-                core.release(slot);
+                engine.release(slot);
                 return true;
             }
         }
     }
-    if core.reply(slot, false, false, |_, out| Encoder::status(200, out)).is_ok() {
+    if engine.reply(slot, false, false, |_, out| Encoder::status(200, out)).is_ok() {
         let mut body = Bytes::from_static(b"body");
-        let _ = core.poll_send(slot, &mut body, how & 2 == 0, cx);
+        let _ = engine.poll_send(slot, &mut body, how & 2 == 0, cx);
     }
-    core.release(slot);
+    engine.release(slot);
     true
 }

@@ -2,16 +2,16 @@
 //! 6.9).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use super::core::Core;
+use super::engine::Engine;
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting};
-use super::receive::Trouble::{self, Connection, Stream as OfStream};
+use super::receive::Trouble::{self, OfConnection, OfStream};
 use super::stream::WRITE;
 
-impl Core {
+impl Engine {
     pub(super) fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
         if !payload.len().is_multiple_of(6) || (head.has(flag::ACK) && !payload.is_empty()) {
-            return Err(Connection(ResetCode::FRAME_SIZE));
+            return Err(OfConnection(ResetCode::FRAME_SIZE));
         }
         if head.has(flag::ACK) {
             return Ok(());
@@ -24,12 +24,14 @@ impl Core {
             let number = usize::try_from(value).unwrap_or(usize::MAX);
             match name {
                 setting::HEADER_TABLE_SIZE => self.encoder.resize(number),
-                setting::ENABLE_PUSH if value > u32::from(self.server) => return Err(Connection(ResetCode::PROTOCOL)),
+                setting::ENABLE_PUSH if value > u32::from(self.server) => {
+                    return Err(OfConnection(ResetCode::PROTOCOL));
+                }
                 setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = number,
                 setting::INITIAL_WINDOW_SIZE => self.initial_window(value.into())?,
                 setting::MAX_FRAME_SIZE => {
                     if !(frame::DEFAULT_FRAME..=0x00ff_ffff).contains(&number) {
-                        return Err(Connection(ResetCode::PROTOCOL));
+                        return Err(OfConnection(ResetCode::PROTOCOL));
                     }
                     self.peer.max_frame = number;
                 }
@@ -45,7 +47,7 @@ impl Core {
     /// Changes the windows of all streams (section 6.9.2); they may become negative.
     fn initial_window(&mut self, window: i64) -> Result<(), Trouble> {
         if window > MAX_WINDOW {
-            return Err(Connection(ResetCode::FLOW_CONTROL));
+            return Err(OfConnection(ResetCode::FLOW_CONTROL));
         }
         let more = window.saturating_sub(self.peer.window);
         self.peer.window = window;
@@ -57,12 +59,12 @@ impl Core {
                 stream.wake(WRITE);
             }
         });
-        if too_large { Err(Connection(ResetCode::FLOW_CONTROL)) } else { Ok(()) }
+        if too_large { Err(OfConnection(ResetCode::FLOW_CONTROL)) } else { Ok(()) }
     }
 
     pub(super) fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
         if payload.len() != 8 {
-            return Err(Connection(ResetCode::FRAME_SIZE));
+            return Err(OfConnection(ResetCode::FRAME_SIZE));
         }
         if head.has(flag::ACK) {
             self.answered(payload);
@@ -74,9 +76,9 @@ impl Core {
     }
 
     /// GOAWAY (section 6.8): our streams beyond its last were not looked at.
-    pub(super) fn told(&mut self, payload: &[u8]) -> Result<(), Trouble> {
-        let (last, rest) = payload.split_first_chunk::<4>().ok_or(Connection(ResetCode::FRAME_SIZE))?;
-        let code = rest.first_chunk::<4>().ok_or(Connection(ResetCode::FRAME_SIZE))?;
+    pub(super) fn goaway(&mut self, payload: &[u8]) -> Result<(), Trouble> {
+        let (last, rest) = payload.split_first_chunk::<4>().ok_or(OfConnection(ResetCode::FRAME_SIZE))?;
+        let code = rest.first_chunk::<4>().ok_or(OfConnection(ResetCode::FRAME_SIZE))?;
         let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, ResetCode(u32::from_be_bytes(*code)));
         self.told = Some(last);
         if !self.server {
@@ -91,20 +93,20 @@ impl Core {
     }
 
     pub(super) fn window(&mut self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
-        let by = frame::number(payload).ok_or(Connection(ResetCode::FRAME_SIZE))? & 0x7fff_ffff;
+        let by = frame::number(payload).ok_or(OfConnection(ResetCode::FRAME_SIZE))? & 0x7fff_ffff;
         if id == 0 {
             self.send_window = self.send_window.saturating_add(by.into());
             if by == 0 {
-                return Err(Connection(ResetCode::PROTOCOL));
+                return Err(OfConnection(ResetCode::PROTOCOL));
             }
             if self.send_window > MAX_WINDOW {
-                return Err(Connection(ResetCode::FLOW_CONTROL));
+                return Err(OfConnection(ResetCode::FLOW_CONTROL));
             }
             self.unblock();
             return Ok(());
         }
         if self.is_idle(id) {
-            return Err(Connection(ResetCode::PROTOCOL));
+            return Err(OfConnection(ResetCode::PROTOCOL));
         }
         let Some(stream) = self.streams.slot(id).and_then(|slot| self.streams.get(slot)) else { return Ok(()) };
         if by == 0 {

@@ -20,7 +20,7 @@ mod body;
 mod drive;
 
 /// The state of a connection, without its socket.
-mod core;
+mod engine;
 
 /// Frames into it: those of streams.
 mod receive;
@@ -45,7 +45,7 @@ mod frame;
 
 /// The state of connections, played with values.
 #[cfg(test)]
-mod core_tests;
+mod engine_tests;
 
 /// What the fuzz targets run of it.
 #[cfg(feature = "fuzz")]

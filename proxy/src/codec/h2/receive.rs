@@ -3,7 +3,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::core::{Arrived, Block, Core, Ending, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::engine::{Arrived, Block, Ending, Engine, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, flag, kind};
 use super::head::{Collector, Refusal};
@@ -32,14 +32,14 @@ const COPIED: usize = 8 * 1024;
 /// What a frame does wrong.
 pub(super) enum Trouble {
     /// The connection ends with this code.
-    Connection(ResetCode),
+    OfConnection(ResetCode),
     /// The stream does.
-    Stream(u32, ResetCode),
+    OfStream(u32, ResetCode),
 }
 
-use Trouble::{Connection, Stream as OfStream};
+use Trouble::{OfConnection, OfStream};
 
-impl Core {
+impl Engine {
     /// Whether more is to be read. A peer that does not take its answers is not.
     pub(super) fn reads(&self) -> bool {
         self.failed.is_none()
@@ -76,13 +76,13 @@ impl Core {
             let done = self.frame(head, input);
             match done {
                 Ok(()) => {}
-                Err(Connection(code)) => self.break_off(code),
+                Err(OfConnection(code)) => self.break_off(code),
                 Err(OfStream(id, code)) => self.mistake(id, code),
             }
         }
     }
 
-    /// Bytes that must be there before [`Core::receive`] can go on.
+    /// Bytes that must be there before [`Engine::receive`] can go on.
     pub(super) fn wanted(input: &[u8]) -> usize {
         Head::read(input).map_or(0, |head| head.length.min(MAX_FRAME).saturating_add(frame::HEAD))
     }
@@ -93,7 +93,7 @@ impl Core {
         let belongs = head.kind == kind::CONTINUATION && continued == Some(head.stream);
         let first = !self.settled && (head.kind != kind::SETTINGS || head.has(flag::ACK));
         if first || (continued.is_some() && !belongs) {
-            return Err(Connection(ResetCode::PROTOCOL));
+            return Err(OfConnection(ResetCode::PROTOCOL));
         }
         if head.kind == kind::DATA {
             let payload = input.split_to(head.length).freeze();
@@ -114,7 +114,7 @@ impl Core {
             kind::RST_STREAM if on_stream => self.reset_by_peer(head.stream, payload),
             kind::SETTINGS if !on_stream => self.settings(head, payload),
             kind::PING if !on_stream => self.ping(head, payload),
-            kind::GOAWAY if !on_stream => self.told(payload),
+            kind::GOAWAY if !on_stream => self.goaway(payload),
             kind::WINDOW_UPDATE => self.window(head.stream, payload),
             kind::HEADERS
             | kind::CONTINUATION
@@ -124,7 +124,7 @@ impl Core {
             | kind::PING
             | kind::GOAWAY
             // We have said that we want none (section 8.4), and clients may send none.
-            | kind::PUSH_PROMISE => Err(Connection(ResetCode::PROTOCOL)),
+            | kind::PUSH_PROMISE => Err(OfConnection(ResetCode::PROTOCOL)),
             // Unknown: ignored (section 5.5).
             _ => Ok(()),
         }
@@ -156,7 +156,7 @@ impl Core {
         let [a, b, c, d, _] = *payload else { return Err(OfStream(id, ResetCode::FRAME_SIZE)) };
         if u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff == id {
             return Err(if self.is_idle(id) {
-                Connection(ResetCode::PROTOCOL)
+                OfConnection(ResetCode::PROTOCOL)
             } else {
                 OfStream(id, ResetCode::PROTOCOL)
             });
@@ -165,14 +165,14 @@ impl Core {
     }
 
     fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
-        let range = head.unpadded(payload).ok_or(Connection(ResetCode::PROTOCOL))?;
+        let range = head.unpadded(payload).ok_or(OfConnection(ResetCode::PROTOCOL))?;
         let mut block = payload.get(range).unwrap_or_default();
         if head.has(flag::PRIORITY) {
-            let (priority, rest) = block.split_at_checked(5).ok_or(Connection(ResetCode::FRAME_SIZE))?;
+            let (priority, rest) = block.split_at_checked(5).ok_or(OfConnection(ResetCode::FRAME_SIZE))?;
             // On itself (RFC 7540 section 5.3.1).
             let on = priority.first_chunk::<4>().map_or(0, |on| u32::from_be_bytes(*on) & 0x7fff_ffff);
             if on == head.stream {
-                return Err(Connection(ResetCode::PROTOCOL));
+                return Err(OfConnection(ResetCode::PROTOCOL));
             }
             block = rest;
         }
@@ -185,11 +185,11 @@ impl Core {
     }
 
     fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Trouble> {
-        let Some(block) = &mut self.block else { return Err(Connection(ResetCode::PROTOCOL)) };
+        let Some(block) = &mut self.block else { return Err(OfConnection(ResetCode::PROTOCOL)) };
         block.frames = block.frames.saturating_add(1);
         let most = self.limits.bytes.saturating_mul(4).max(MAX_FRAME);
         if block.frames > CONTINUATIONS || block.bytes.len().saturating_add(payload.len()) > most {
-            return Err(Connection(ResetCode::CALM));
+            return Err(OfConnection(ResetCode::CALM));
         }
         block.bytes.extend_from_slice(payload);
         if head.has(flag::END_HEADERS)
@@ -203,17 +203,17 @@ impl Core {
     /// A whole head. It is decoded whatever becomes of it: the next one builds on it.
     fn head(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Trouble> {
         let mut fields = Collector::new(self.limits);
-        self.decoder.decode(block, &mut fields).map_err(|_| Connection(ResetCode::COMPRESSION))?;
+        self.decoder.decode(block, &mut fields).map_err(|_| OfConnection(ResetCode::COMPRESSION))?;
         match self.streams.slot(id) {
             Some(slot) => self.later_head(slot, id, end, fields),
             None if self.server && id % 2 == 1 && id > self.last => {
                 self.request(id, end, fields);
                 Ok(())
             }
-            None if self.is_idle(id) => Err(Connection(ResetCode::PROTOCOL)),
+            None if self.is_idle(id) => Err(OfConnection(ResetCode::PROTOCOL)),
             // On its way when we reset the stream, or after the end that the peer itself has said.
             None if self.counts.resets > 0 || !self.server => Ok(()),
-            None => Err(Connection(ResetCode::STREAM_CLOSED)),
+            None => Err(OfConnection(ResetCode::STREAM_CLOSED)),
         }
     }
 
@@ -299,12 +299,12 @@ impl Core {
     fn data(&mut self, head: Head, payload: Bytes) -> Result<(), Trouble> {
         let id = head.stream;
         if self.is_idle(id) {
-            return Err(Connection(ResetCode::PROTOCOL));
+            return Err(OfConnection(ResetCode::PROTOCOL));
         }
         if !self.received(head.length) {
-            return Err(Connection(ResetCode::FLOW_CONTROL));
+            return Err(OfConnection(ResetCode::FLOW_CONTROL));
         }
-        let range = head.unpadded(&payload).ok_or(Connection(ResetCode::PROTOCOL))?;
+        let range = head.unpadded(&payload).ok_or(OfConnection(ResetCode::PROTOCOL))?;
         let end = head.has(flag::END_STREAM);
         let Some((slot, stream)) = self.streams.slot(id).and_then(|slot| Some((slot, self.streams.get(slot)?))) else {
             let late = self.counts.resets > 0 || !self.server;
@@ -328,7 +328,7 @@ impl Core {
         }
         self.counts.empty = if piece.is_empty() && !end { self.counts.empty.saturating_add(1) } else { 0 };
         if self.counts.empty > EMPTY {
-            return Err(Connection(ResetCode::CALM));
+            return Err(OfConnection(ResetCode::CALM));
         }
         if !piece.is_empty() {
             self.counts.small = self.counts.small.saturating_add(SMALL.saturating_sub(piece.len()));
@@ -336,7 +336,7 @@ impl Core {
             stream.wake(READ);
         }
         if self.counts.small > SMALL_FRAMES {
-            return Err(Connection(ResetCode::CALM));
+            return Err(OfConnection(ResetCode::CALM));
         }
         if padding > 0 {
             self.taken(slot, padding);
@@ -351,15 +351,15 @@ impl Core {
     }
 
     fn reset_by_peer(&mut self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
-        let code = frame::number(payload).ok_or(Connection(ResetCode::FRAME_SIZE))?;
+        let code = frame::number(payload).ok_or(OfConnection(ResetCode::FRAME_SIZE))?;
         if self.is_idle(id) {
-            return Err(Connection(ResetCode::PROTOCOL));
+            return Err(OfConnection(ResetCode::PROTOCOL));
         }
         let Some(slot) = self.streams.slot(id) else { return Ok(()) };
         if self.streams.get(slot).is_some_and(|stream| stream.request.is_some()) {
             self.counts.given_up = self.counts.given_up.saturating_add(1);
             if self.counts.given_up > GIVEN_UP {
-                return Err(Connection(ResetCode::CALM));
+                return Err(OfConnection(ResetCode::CALM));
             }
         }
         self.reset(slot, H2Error::Reset(ResetCode(code)), None);

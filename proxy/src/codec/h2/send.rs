@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 
-use super::core::{Core, MAX_STREAMS, ROOM, STREAM_WINDOW};
+use super::engine::{Engine, MAX_STREAMS, ROOM, STREAM_WINDOW};
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, flag, kind};
 use super::head::Response;
@@ -23,7 +23,7 @@ pub(super) enum Piece {
     End(Option<Box<HeaderMap>>),
 }
 
-impl Core {
+impl Engine {
     /// Writes a head; `fields` writes its fields.
     fn block(&mut self, id: u32, end: bool, fields: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let most = self.peer.max_frame;

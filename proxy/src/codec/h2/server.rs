@@ -5,8 +5,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use super::body::{BodyReader, BodyWriter, Handle};
-use super::core::Core;
 use super::drive::{Event, Wire};
+use super::engine::Engine;
 use super::error::{H2Error, ResetCode};
 use super::head::Refusal;
 use super::hpack::encode::Encoder;
@@ -39,7 +39,7 @@ pub(crate) enum Arrival {
 impl Connection {
     /// Exchanges prefaces. `limits` are those of a request's head, decoded.
     pub(crate) async fn accept(io: Io, limits: Limits) -> Result<Self, H2Error> {
-        let mut wire = Wire::new(io, Core::new(true, limits));
+        let mut wire = Wire::new(io, Engine::new(true, limits));
         poll_fn(|cx| wire.poll_greeting(cx)).await?;
         Ok(Self(wire))
     }
@@ -51,7 +51,7 @@ impl Connection {
             Event::Arrived(arrived) => arrived,
             Event::Over(error) => return error.map(Err),
         };
-        let reply = Reply { stream: Handle::held(Rc::clone(self.0.core()), arrived.slot) };
+        let reply = Reply { stream: Handle::held(Rc::clone(self.0.engine()), arrived.slot) };
         Some(Ok(match arrived.head {
             Ok(head) => {
                 let body = BodyReader::new(reply.stream.clone());
@@ -63,17 +63,17 @@ impl Connection {
 
     /// Whether any stream is open.
     pub(crate) fn is_busy(&self) -> bool {
-        self.0.core().borrow().streams.count() > 0
+        self.0.engine().borrow().streams.count() > 0
     }
 
     /// Announces the end with GOAWAY: streams that are open go on, new ones are accepted until the peer has heard.
     pub(crate) fn graceful_shutdown(&self) {
-        self.0.core().borrow_mut().retire();
+        self.0.engine().borrow_mut().retire();
     }
 
     /// Says GOAWAY and closes, whatever is open.
     pub(crate) fn cut(&self) {
-        self.0.core().borrow_mut().cut();
+        self.0.engine().borrow_mut().cut();
     }
 }
 
@@ -111,7 +111,7 @@ impl Reply {
     }
 
     fn send(&self, end: bool, interim: bool, fields: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Result<(), H2Error> {
-        self.stream.core().borrow_mut().reply(self.stream.slot(), end, interim, fields)
+        self.stream.engine().borrow_mut().reply(self.stream.slot(), end, interim, fields)
     }
 
     /// Resets the stream.

@@ -67,7 +67,7 @@ pub(super) enum Ending {
 
 /// The state of one connection.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a connection")]
-pub(super) struct Core {
+pub(super) struct Engine {
     pub(super) server: bool,
     pub(super) limits: Limits,
     pub(super) streams: Streams,
@@ -121,10 +121,10 @@ pub(super) struct Counts {
     pub(super) small: usize,
 }
 
-impl Core {
+impl Engine {
     /// A new connection, with what is said first.
     pub(super) fn new(server: bool, limits: Limits) -> Self {
-        let mut core = Self {
+        let mut engine = Self {
             server,
             limits,
             streams: Streams::default(),
@@ -151,8 +151,8 @@ impl Core {
             driver: None,
             openers: Vec::new(),
         };
-        core.greet();
-        core
+        engine.greet();
+        engine
     }
 
     fn greet(&mut self) {
@@ -308,7 +308,7 @@ impl Core {
 
     /// The peer broke a rule of connections: says so.
     pub(super) fn break_off(&mut self, code: ResetCode) {
-        self.go_away(self.last_taken(), code);
+        self.say_goaway(self.last_taken(), code);
         self.fail(H2Error::Ended(code));
     }
 
@@ -316,7 +316,7 @@ impl Core {
         if self.server { self.last } else { 0 }
     }
 
-    fn go_away(&mut self, last: u32, code: ResetCode) {
+    fn say_goaway(&mut self, last: u32, code: ResetCode) {
         let ([a, b, c, d], [e, f, g, h]) = (last.to_be_bytes(), code.0.to_be_bytes());
         Head::write(kind::GOAWAY, 0, 0, &[a, b, c, d, e, f, g, h], self.out());
         self.kick();
@@ -326,7 +326,7 @@ impl Core {
     pub(super) fn retire(&mut self) {
         if self.ending == Ending::No {
             self.ending = Ending::Announced;
-            self.go_away(0x7fff_ffff, ResetCode::NONE);
+            self.say_goaway(0x7fff_ffff, ResetCode::NONE);
             Head::write(kind::PING, 0, 0, &FAREWELL, self.out());
         }
     }
@@ -335,7 +335,7 @@ impl Core {
     pub(super) fn answered(&mut self, payload: &[u8]) {
         if self.ending == Ending::Announced && payload == FAREWELL {
             self.ending = Ending::Last;
-            self.go_away(self.last_taken(), ResetCode::NONE);
+            self.say_goaway(self.last_taken(), ResetCode::NONE);
         }
     }
 
@@ -345,7 +345,7 @@ impl Core {
             self.hurry = true;
             return self.kick();
         }
-        self.go_away(self.last_taken(), ResetCode::NONE);
+        self.say_goaway(self.last_taken(), ResetCode::NONE);
         self.fail(H2Error::Ended(ResetCode::NONE));
     }
 

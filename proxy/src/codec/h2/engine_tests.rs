@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use super::core::{Core, Ending, ROOM, STREAM_WINDOW};
+use super::engine::{Ending, Engine, ROOM, STREAM_WINDOW};
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, flag, kind};
 use super::head::Refusal;
@@ -51,10 +51,10 @@ fn headers(stream: u32, flags: u8) -> Vec<u8> {
     written(kind::HEADERS, flags | flag::END_HEADERS, stream, &block())
 }
 
-/// What `core` has to say.
-fn said(core: &mut Core) -> Vec<(Head, Vec<u8>)> {
-    let mut out = core.out[core.sent..].to_vec();
-    core.went_out(out.len());
+/// What `engine` has to say.
+fn said(engine: &mut Engine) -> Vec<(Head, Vec<u8>)> {
+    let mut out = engine.out[engine.sent..].to_vec();
+    engine.went_out(out.len());
     if out.starts_with(frame::PREFACE) {
         out.drain(..frame::PREFACE.len());
     }
@@ -68,19 +68,19 @@ fn said(core: &mut Core) -> Vec<(Head, Vec<u8>)> {
 }
 
 /// A server that has been greeted.
-fn server() -> Core {
-    let mut core = Core::new(true, LIMITS);
+fn server() -> Engine {
+    let mut engine = Engine::new(true, LIMITS);
     let mut input = BytesMut::from(frame::PREFACE);
-    core.receive_preface(&mut input);
-    core.receive(&mut BytesMut::from(&written(kind::SETTINGS, 0, 0, &[])[..]));
-    assert!(core.greeted && core.settled && input.is_empty());
-    said(&mut core);
-    core
+    engine.receive_preface(&mut input);
+    engine.receive(&mut BytesMut::from(&written(kind::SETTINGS, 0, 0, &[])[..]));
+    assert!(engine.greeted && engine.settled && input.is_empty());
+    said(&mut engine);
+    engine
 }
 
-fn hear(core: &mut Core, frames: &[Vec<u8>]) -> Vec<(Head, Vec<u8>)> {
-    core.receive(&mut BytesMut::from(&frames.concat()[..]));
-    said(core)
+fn hear(engine: &mut Engine, frames: &[Vec<u8>]) -> Vec<(Head, Vec<u8>)> {
+    engine.receive(&mut BytesMut::from(&frames.concat()[..]));
+    said(engine)
 }
 
 fn goaway(frames: &[(Head, Vec<u8>)]) -> Option<u32> {
@@ -146,11 +146,11 @@ fn connections_end_with_a_code() {
         ),
     ];
     for (what, code, frames) in cases {
-        let mut core = server();
-        let answer = hear(&mut core, &frames);
+        let mut engine = server();
+        let answer = hear(&mut engine, &frames);
         assert_eq!(goaway(&answer), Some(code.0), "{what}");
-        assert_eq!(core.failed, Some(H2Error::Ended(code)), "{what}");
-        assert!(core.is_over() && !core.reads(), "{what}");
+        assert_eq!(engine.failed, Some(H2Error::Ended(code)), "{what}");
+        assert!(engine.is_over() && !engine.reads(), "{what}");
     }
 }
 
@@ -170,12 +170,12 @@ fn streams_end_with_a_code_and_the_connection_goes_on() {
         ("PRIORITY of 4 bytes", ResetCode::FRAME_SIZE, vec![written(kind::PRIORITY, 0, 1, &[0; 4])]),
     ];
     for (what, code, frames) in cases {
-        let mut core = server();
-        hear(&mut core, &[headers(1, 0)]);
-        assert_eq!(reset(&hear(&mut core, &frames)), Some((1, code.0)), "{what}");
-        hear(&mut core, &[headers(3, 1)]);
-        let arrived = core.next_arrived().expect(what);
-        assert!(arrived.head.is_ok() && core.failed.is_none() && core.streams.held() == 1, "{what}");
+        let mut engine = server();
+        hear(&mut engine, &[headers(1, 0)]);
+        assert_eq!(reset(&hear(&mut engine, &frames)), Some((1, code.0)), "{what}");
+        hear(&mut engine, &[headers(3, 1)]);
+        let arrived = engine.next_arrived().expect(what);
+        assert!(arrived.head.is_ok() && engine.failed.is_none() && engine.streams.held() == 1, "{what}");
     }
 }
 
@@ -184,9 +184,9 @@ fn the_length_that_a_head_says_is_the_bodys() {
     let with = |length: &str, frames: &[Vec<u8>]| {
         let mut fields = block();
         Encoder::default().field(b"content-length", length.as_bytes(), &mut fields);
-        let mut core = server();
+        let mut engine = server();
         let open = written(kind::HEADERS, flag::END_HEADERS, 1, &fields);
-        reset(&hear(&mut core, &[vec![open], frames.to_vec()].concat())).map(|(_, code)| code)
+        reset(&hear(&mut engine, &[vec![open], frames.to_vec()].concat())).map(|(_, code)| code)
     };
     let data = |end: u8, bytes: &[u8]| written(kind::DATA, end, 1, bytes);
     assert_eq!(with("3", &[data(0, b"ab"), data(1, b"c")]), None);
@@ -197,102 +197,102 @@ fn the_length_that_a_head_says_is_the_bodys() {
 
 #[test]
 fn refused_heads_are_handed_out() {
-    let mut core = server();
-    hear(&mut core, &[written(kind::HEADERS, 5, 1, &[0x82, 0x86])]);
-    assert_eq!(core.next_arrived().unwrap().head.unwrap_err(), Refusal::Malformed);
+    let mut engine = server();
+    hear(&mut engine, &[written(kind::HEADERS, 5, 1, &[0x82, 0x86])]);
+    assert_eq!(engine.next_arrived().unwrap().head.unwrap_err(), Refusal::Malformed);
 }
 
 #[test]
 fn more_streams_than_allowed_are_refused() {
-    let mut core = server();
+    let mut engine = server();
     let frames: Vec<_> = (0..129).map(|n| headers(2 * n + 1, 0)).collect();
     let mut answer = Vec::new();
     // No more than that wait to be handed out; then the next is read.
     let mut input = BytesMut::from(&frames.concat()[..]);
     loop {
-        core.receive(&mut input);
-        answer.extend(said(&mut core));
-        while core.next_arrived().is_some() {}
+        engine.receive(&mut input);
+        answer.extend(said(&mut engine));
+        while engine.next_arrived().is_some() {}
         if input.is_empty() {
             break;
         }
     }
     assert_eq!(reset(&answer), Some((257, ResetCode::REFUSED.0)));
-    assert_eq!(core.streams.count(), 128);
+    assert_eq!(engine.streams.count(), 128);
 }
 
 #[test]
 fn what_was_given_up_at_once_is_not_handed_out() {
-    let mut core = server();
-    hear(&mut core, &[headers(1, 1), written(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), headers(3, 1)]);
-    let arrived = core.next_arrived().unwrap();
-    assert_eq!(core.streams.get(arrived.slot).unwrap().id, 3);
-    assert!(core.next_arrived().is_none());
-    assert_eq!((core.counts.given_up, core.streams.held()), (0, 1));
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 1), written(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), headers(3, 1)]);
+    let arrived = engine.next_arrived().unwrap();
+    assert_eq!(engine.streams.get(arrived.slot).unwrap().id, 3);
+    assert!(engine.next_arrived().is_none());
+    assert_eq!((engine.counts.given_up, engine.streams.held()), (0, 1));
 }
 
 #[test]
 fn a_peer_that_does_not_read_is_not_read() {
-    let mut core = server();
+    let mut engine = server();
     let mut input = BytesMut::from(&vec![written(kind::PING, 0, 0, &[1; 8]); 5000].concat()[..]);
-    core.receive(&mut input);
-    assert!(!core.reads() && core.waiting() < 20_000 && !input.is_empty());
-    said(&mut core);
-    assert!(core.reads());
+    engine.receive(&mut input);
+    assert!(!engine.reads() && engine.waiting() < 20_000 && !input.is_empty());
+    said(&mut engine);
+    assert!(engine.reads());
 }
 
 #[test]
 fn the_end_is_announced_before_it_is_final() {
-    let mut core = server();
-    hear(&mut core, &[headers(1, 1)]);
-    core.next_arrived().unwrap();
-    core.retire();
-    let frames = said(&mut core);
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 1)]);
+    engine.next_arrived().unwrap();
+    engine.retire();
+    let frames = said(&mut engine);
     assert_eq!(frame::number(&frames[0].1[..4]), Some(0x7fff_ffff));
     let heard = written(kind::PING, flag::ACK, 0, &frames[1].1);
     // One that was on its way is still taken; one after the last word is not.
-    let frames = hear(&mut core, &[headers(3, 1), heard, headers(5, 1)]);
+    let frames = hear(&mut engine, &[headers(3, 1), heard, headers(5, 1)]);
     assert_eq!(frame::number(&frames[0].1[..4]), Some(3));
-    assert_eq!(core.ending, Ending::Last);
-    let late = core.next_arrived().unwrap();
-    assert!(core.next_arrived().is_none() && !core.is_over());
-    core.reply(0, true, false, ok).unwrap();
-    core.reply(late.slot, true, false, ok).unwrap();
-    assert!(core.is_over());
+    assert_eq!(engine.ending, Ending::Last);
+    let late = engine.next_arrived().unwrap();
+    assert!(engine.next_arrived().is_none() && !engine.is_over());
+    engine.reply(0, true, false, ok).unwrap();
+    engine.reply(late.slot, true, false, ok).unwrap();
+    assert!(engine.is_over());
 }
 
 #[test]
 fn a_reply_that_is_complete_ends_an_unread_request_without_an_error() {
-    let mut core = server();
-    hear(&mut core, &[headers(1, 0)]);
-    let slot = core.next_arrived().unwrap().slot;
-    core.reply(slot, true, false, ok).unwrap();
-    core.release(slot);
-    assert_eq!(reset(&said(&mut core)), Some((1, 0)));
-    hear(&mut core, &[headers(3, 0)]);
-    let slot = core.next_arrived().unwrap().slot;
-    core.release(slot);
-    assert_eq!(reset(&said(&mut core)), Some((3, ResetCode::CANCEL.0)));
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 0)]);
+    let slot = engine.next_arrived().unwrap().slot;
+    engine.reply(slot, true, false, ok).unwrap();
+    engine.release(slot);
+    assert_eq!(reset(&said(&mut engine)), Some((1, 0)));
+    hear(&mut engine, &[headers(3, 0)]);
+    let slot = engine.next_arrived().unwrap().slot;
+    engine.release(slot);
+    assert_eq!(reset(&said(&mut engine)), Some((3, ResetCode::CANCEL.0)));
 }
 
 #[test]
 fn streams_beyond_the_last_were_not_looked_at() {
-    let mut core = Core::new(false, LIMITS);
-    hear(&mut core, &[written(kind::SETTINGS, 0, 0, &[])]);
-    let slots = [(); 2].map(|()| core.open(true, false, get).unwrap());
-    slots.iter().for_each(|slot| core.hold(*slot));
-    hear(&mut core, &[written(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+    let mut engine = Engine::new(false, LIMITS);
+    hear(&mut engine, &[written(kind::SETTINGS, 0, 0, &[])]);
+    let slots = [(); 2].map(|()| engine.open(true, false, get).unwrap());
+    slots.iter().for_each(|slot| engine.hold(*slot));
+    hear(&mut engine, &[written(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
     let cx = Context::from_waker(Waker::noop());
-    assert!(core.poll_head(slots[0], &cx).is_pending());
-    assert!(matches!(core.poll_head(slots[1], &cx), Poll::Ready(Err(error)) if error.is_refused()));
-    assert!(core.open(true, false, get).unwrap_err().is_refused());
-    assert_eq!(core.max_streams(), 0);
-    hear(&mut core, &[written(kind::HEADERS, 5, 1, &[0x88])]);
-    assert!(core.is_over());
+    assert!(engine.poll_head(slots[0], &cx).is_pending());
+    assert!(matches!(engine.poll_head(slots[1], &cx), Poll::Ready(Err(error)) if error.is_refused()));
+    assert!(engine.open(true, false, get).unwrap_err().is_refused());
+    assert_eq!(engine.max_streams(), 0);
+    hear(&mut engine, &[written(kind::HEADERS, 5, 1, &[0x88])]);
+    assert!(engine.is_over());
 }
 
 /// Moves what `from` has to say to `to`, in pieces.
-fn carry(from: &mut Core, to: &mut Core, held: &mut BytesMut, piece: usize) {
+fn carry(from: &mut Engine, to: &mut Engine, held: &mut BytesMut, piece: usize) {
     let bytes = from.out[from.sent..].to_vec();
     from.went_out(bytes.len());
     for part in bytes.chunks(piece) {
@@ -304,7 +304,7 @@ fn carry(from: &mut Core, to: &mut Core, held: &mut BytesMut, piece: usize) {
 
 /// Bodies of any size arrive whole, through windows and whatever pieces the bytes come in.
 fn bodies(sizes: &[usize], piece: usize) {
-    let (mut client, mut server) = (Core::new(false, LIMITS), Core::new(true, LIMITS));
+    let (mut client, mut server) = (Engine::new(false, LIMITS), Engine::new(true, LIMITS));
     let (mut up, mut down) = (BytesMut::new(), BytesMut::new());
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
