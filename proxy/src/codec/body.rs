@@ -58,6 +58,9 @@ pub(crate) enum BodyError {
     /// Its framing is wrong.
     #[error(transparent)]
     Malformed(#[from] h1::decode::DecodeError),
+    /// It is not what its head says, or breaks other rules of its stream.
+    #[error("breaks the rules of its framing")]
+    Rules,
     /// The stream was reset.
     #[error("stream reset: {0}")]
     Reset(h2::ResetCode),

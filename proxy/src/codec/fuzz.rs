@@ -7,8 +7,7 @@ use super::h1::decode::{DecodeError, Decoder, Step};
 use super::h1::parse::{self, Framing, Limits, RawHead, Request};
 use super::h1::write;
 use super::h2::head::{Collector, Request as Http2};
-use super::h2::hpack::decode::Sink;
-use super::h2::hpack::names;
+use super::h2::hpack::decode::{Decoded, Sink};
 use super::head::{Edit, RequestHead, ResponseHead};
 
 const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
@@ -85,7 +84,7 @@ pub fn http2_head(bytes: &[u8]) {
 fn http2_request(bytes: &[u8]) -> Option<Http2> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut fields = Collector::new(LIMITS);
-    let mut field = |name: &[u8], value: &[u8]| fields.field(name, value, names::kind(name), names::is_value(value));
+    let mut field = |name: &[u8], value: &[u8]| fields.field(Decoded::of(name, value));
     field(b":method", lines.next()?);
     field(b":scheme", b"http");
     // Origin form, or absolute: with an authority.

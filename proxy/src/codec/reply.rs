@@ -58,7 +58,7 @@ impl<'c> Reply<'c> {
             }
             // A peer that has just left shows when the reply itself is sent.
             Self::H2(reply) => {
-                let _ = reply.informational(&head);
+                let _ = reply.informational(&head).await;
                 Ok(())
             }
         }

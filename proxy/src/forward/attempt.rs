@@ -18,8 +18,8 @@ use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
 use crate::codec::h1::conn::{BodyWriter, HeadReader, ReadError};
 use crate::codec::h1::parse::{self, Framing};
 use crate::codec::h1::write;
-use crate::codec::h2::H2Error;
 use crate::codec::h2::client::{Incoming, ReplyReader};
+use crate::codec::h2::{Fault, H2Error};
 use crate::codec::head::{Edit, RequestHead, ResponseHead, Rewritten};
 use crate::codec::reply::Reply;
 use crate::config::cluster::HttpVersion;
@@ -155,7 +155,13 @@ impl<'a> Attempt<'a> {
         }
         let (lease, (reader, writer)) = loop {
             let lease = endpoint.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
-            match lease.conn().send(self.head, self.edit(), body.is_spent()).await {
+            let opened = tokio::select! {
+                biased;
+                opened = lease.conn().send(self.head, self.edit(), body.is_spent()) => opened,
+                // The peer may have no room for another for long.
+                () = reply.gone() => return Err(Stop::Downstream(Reason::DownstreamClosed)),
+            };
+            match opened {
                 Ok(opened) => break (lease, opened),
                 // It was going away when we came: nothing was sent, and another one is no retry. It is not picked
                 // again, so this comes to an end.
@@ -196,7 +202,9 @@ impl<'a> Attempt<'a> {
                     }
                     Stop::Downstream(Reason::DownstreamClosed)
                 }
-                Err(RelayError::From(BodyError::Malformed(_))) => Stop::Downstream(Reason::BadRequest),
+                Err(RelayError::From(BodyError::Malformed(_) | BodyError::Rules)) => {
+                    Stop::Downstream(Reason::BadRequest)
+                }
                 Err(RelayError::From(_)) => Stop::Downstream(Reason::DownstreamClosed),
                 // Whether the upstream answered before it stopped listening shows on the reply's side.
                 Err(RelayError::To | RelayError::Stalled) => std::future::pending().await,
@@ -424,11 +432,14 @@ impl H2Incoming<'_> {
     }
 
     fn failure(&self, error: H2Error) -> Failure {
+        // A reply that breaks the rules is one: the request was looked at.
+        let wrong = error.fault() != Fault::Lost;
         let reset = error.reset();
-        if reset.is_none() {
+        if reset.is_none() && !matches!(error, H2Error::Given(_)) {
             self.lease.retire();
         }
         let retry = match reset {
+            _ if wrong => Retry::Never,
             _ if error.is_refused() => Retry::Safe,
             // The connection was lost. On one that was there before, that is most likely the peer closing it.
             None if self.lease.reused() => Retry::IfIdempotent,
@@ -436,7 +447,12 @@ impl H2Incoming<'_> {
         };
         // A stream that was refused was not looked at: that is between us and the peer.
         self.attempt.progress.reset.set(reset.filter(|_| !error.is_refused()));
-        let reason = if reset.is_some() || error.is_refused() { Reason::UpstreamReset } else { Reason::UpstreamClosed };
+        let reason = match reset {
+            _ if wrong => Reason::ProtocolError,
+            Some(_) => Reason::UpstreamReset,
+            None if error.is_refused() => Reason::UpstreamReset,
+            None => Reason::UpstreamClosed,
+        };
         Failure { reason, retry, source: Some(error.into()) }
     }
 }
@@ -467,7 +483,7 @@ fn body_failure(error: BodyError) -> Failure {
     let reason = match &error {
         BodyError::Closed => Reason::UpstreamClosed,
         BodyError::Io(_) | BodyError::Reset(_) => Reason::UpstreamReset,
-        BodyError::Malformed(_) => Reason::ProtocolError,
+        BodyError::Malformed(_) | BodyError::Rules => Reason::ProtocolError,
     };
     Failure::new(reason).because(error)
 }

@@ -135,11 +135,8 @@ async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
 
 /// Ends our direction and reads what the peer still sends, for a while.
 async fn linger(wire: &mut Wire) {
-    let _ = tokio::time::timeout(LINGER, wire.close()).await;
+    let _ = tokio::time::timeout(super::LINGER, wire.close()).await;
 }
-
-/// How long a refused client's remaining bytes are read, so that it sees the answer instead of a reset.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Carries on as a byte relay after a switch of protocols.
 async fn switched(connection: &Connection, wire: Wire, lease: H1Lease) {

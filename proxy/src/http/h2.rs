@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Connection, Idle};
+use super::{Connection, Idle, LINGER};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
 use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
@@ -39,8 +39,14 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
                     begin(&connection, call);
                     drop(arriving.take());
                 }
-                Some(Err(error)) => return failed(&connection, &error),
-                None => return,
+                Some(Err(error)) => {
+                    failed(&connection, &error);
+                    if error.fault() != Fault::Lost {
+                        linger(wire).await;
+                    }
+                    return;
+                }
+                None => return linger(wire).await,
             },
             () = connection.worker.drain.reached(phase.unwrap_or_default()), if phase.is_some() => {
                 phase = match phase {
@@ -58,6 +64,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
             () = idle.over() => if wire.is_busy() { idle.begin() } else { wire.cut() },
         }
     }
+}
+
+async fn linger(wire: Wire) {
+    let _ = tokio::time::timeout(LINGER, Box::pin(wire.linger())).await;
 }
 
 fn begin(connection: &Rc<Connection>, call: Call) {

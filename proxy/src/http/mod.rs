@@ -31,6 +31,9 @@ use crate::telemetry::labels::{Direction, Party};
 use crate::view::{ClusterState, View};
 use crate::worker::Worker;
 
+/// How long what a peer still sends is read and dropped after the end, so that it sees the last words and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// A downstream connection that speaks HTTP, and where its requests go.
 #[derive(Debug)]
 pub(crate) struct Connection {

@@ -222,17 +222,26 @@ pub(crate) struct BodyWriter<'c> {
     duplex: &'c Duplex,
     out: Vec<u8>,
     chunked: bool,
+    /// Bytes that the body may still have, as its head says: more would be read as the next message.
+    left: u64,
 }
 
 impl<'c> BodyWriter<'c> {
     /// A writer that sends `head` with the first bytes of the body. `framing` is what the head says.
     pub(crate) const fn new(duplex: &'c Duplex, head: Vec<u8>, framing: Framing) -> Self {
-        Self { duplex, out: head, chunked: matches!(framing, Framing::Chunked) }
+        let left = match framing {
+            Framing::None => 0,
+            Framing::Length(length) => length,
+            Framing::Chunked | Framing::UntilClose => u64::MAX,
+        };
+        Self { duplex, out: head, chunked: matches!(framing, Framing::Chunked), left }
     }
 
     /// Sends a piece; pieces of up to a buffer go out with the head in one write.
     pub(crate) async fn write(&mut self, chunk: &Chunk<'_>) -> Result<(), BodyError> {
         let data = chunk.data.as_slice();
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(length).ok_or(BodyError::Rules)?;
         if self.chunked {
             if !data.is_empty() {
                 write::chunk(data, &mut self.out);

@@ -65,6 +65,8 @@ pub(crate) struct Field {
     pub(crate) name: Range<u16>,
     pub(crate) value: Range<u16>,
     pub(crate) role: Role,
+    /// Nobody on its way may remember it (RFC 7541 section 6.2.3). HTTP/1 has no way to say so.
+    pub(crate) secret: bool,
 }
 
 /// The first line and fields of a message, with its bytes; independent of the connection's buffer.
@@ -296,7 +298,7 @@ fn collect(
         if field.value.contains(&b'\n') || field.value.contains(&b'\r') {
             return Err(HeadError::Lexical("folded line"));
         }
-        fields.push(Field { role: fields::role(field.name.as_bytes()), name, value });
+        fields.push(Field { role: fields::role(field.name.as_bytes()), name, value, secret: false });
     }
     if strict_lines && !at.0.ends_with(b"\r\n\r\n") {
         return Err(HeadError::Lexical("line end"));

@@ -116,7 +116,7 @@ impl BodyReader {
     }
 }
 
-/// The sending end of a stream's body. Dropped before the end, the stream is reset.
+/// The sending end of a stream's body. The stream is reset when it ends before that and nobody holds it any more.
 pub(crate) struct BodyWriter {
     stream: Handle,
     ended: bool,
@@ -154,13 +154,5 @@ impl BodyWriter {
     /// Waits until the peer resets the stream or the connection fails. Cancel safe.
     pub(crate) async fn gone(&self) {
         self.stream.gone().await;
-    }
-}
-
-impl Drop for BodyWriter {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.stream.reset(ResetCode::CANCEL);
-        }
     }
 }

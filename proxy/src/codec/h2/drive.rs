@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::engine::{Arrived, Engine};
 use super::error::{H2Error, ResetCode};
@@ -74,6 +74,9 @@ impl Wire {
                 return Poll::Ready(Event::Arrived(arrived));
             }
             let (over, full, reads) = (engine.is_over(), engine.waiting() >= buffer::SIZE, engine.reads());
+            if over {
+                engine.conclude();
+            }
             drop(engine);
             if over {
                 return self.poll_end(cx).map(Event::Over);
@@ -111,11 +114,19 @@ impl Wire {
         }
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input));
         match read {
-            Ok(0) => self.engine.borrow_mut().fail(H2Error::Lost(io::ErrorKind::UnexpectedEof)),
+            Ok(0) => self.lost(io::ErrorKind::UnexpectedEof),
             Ok(_) => {}
-            Err(error) => self.engine.borrow_mut().fail(error.into()),
+            Err(error) => self.lost(error.kind()),
         }
         Poll::Ready(())
+    }
+
+    /// Nothing more will arrive.
+    fn lost(&self, kind: io::ErrorKind) {
+        let mut engine = self.engine.borrow_mut();
+        // What was lost first tells more.
+        let kind = engine.mute.unwrap_or(kind);
+        engine.fail(H2Error::Lost(kind));
     }
 
     /// Sends what waits, as far as the socket takes it.
@@ -131,12 +142,25 @@ impl Wire {
                 Err(error) => break Err(error),
             }
         };
+        // What the peer has said before it stopped listening may well be there: the end is told by reading.
         if let Err(error) = sent {
-            let waiting = engine.waiting();
-            engine.fail(error.into());
-            engine.went_out(waiting);
+            engine.mute(error.kind());
         }
         Poll::Ready(())
+    }
+
+    /// Ends our direction, then reads and drops what still comes, up to 1 MiB.
+    pub(super) async fn linger(mut self) {
+        let _ = self.io.shutdown().await;
+        let mut left = 1024 * 1024usize;
+        while left > 0 {
+            self.input.clear();
+            self.input.reserve(ROOM);
+            match self.io.read_buf(&mut self.input).await {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                Ok(_) | Err(_) => break,
+            }
+        }
     }
 
     /// Sends the last words and closes. A peer that broke the rules is not waited for.

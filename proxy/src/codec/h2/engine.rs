@@ -4,6 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use std::collections::VecDeque;
+use std::io;
 use std::task::{Context, Waker};
 
 use super::error::{H2Error, ResetCode};
@@ -28,6 +29,10 @@ const WINDOW_STEP: u32 = 1 << 20;
 pub(super) const MAX_FRAME: usize = 64 * 1024;
 /// Bytes of bodies that wait to be sent, all streams together: beyond it, their writers wait.
 pub(super) const ROOM: usize = 64 * 1024;
+/// Least room that is worth a frame.
+const LEAST: usize = 1024;
+/// Bytes that a peer may leave unread before it is given no more streams, and none of its are taken.
+pub(super) const UNREAD: usize = 256 * 1024;
 /// The PING that asks whether the peer has heard of the end.
 const FAREWELL: [u8; 8] = *b"farewell";
 
@@ -76,25 +81,35 @@ pub(super) struct Engine {
     /// Frames to be sent, from `sent` on. Holds memory only while there are some.
     pub(super) out: Vec<u8>,
     pub(super) sent: usize,
+    /// Bytes that have gone out, all in all.
+    pub(super) gone: u64,
     pub(super) peer: Peer,
     pub(super) send_window: i64,
     pub(super) recv_window: i64,
     /// Slots of streams whose request waits to be handed out.
     pub(super) arrived: VecDeque<usize>,
-    /// Slots of streams that wait for what all share.
+    /// Slots of streams with bytes to send that wait for what all share. Only the first may take of it.
     pub(super) blocked: VecDeque<usize>,
+    /// Slots of streams that wait for room for a head that may wait.
+    pub(super) crowded: Vec<usize>,
     pub(super) block: Option<Block>,
     /// The peer's preface was seen.
     pub(super) greeted: bool,
     /// The peer's SETTINGS were seen.
     pub(super) settled: bool,
-    /// Highest number of a stream that the peer opened; of a client's own, the next.
-    pub(super) last: u32,
+    /// The next stream of our own (client).
+    pub(super) next: u32,
+    /// The highest stream that the peer opened (server).
+    pub(super) seen: u32,
+    /// The highest of them that was taken: what a GOAWAY says.
+    pub(super) taken: u32,
     pub(super) ending: Ending,
     /// A peer that does not take the last words is left without them.
     pub(super) hurry: bool,
     /// The peer has said GOAWAY, with this last stream.
     pub(super) told: Option<u32>,
+    /// The peer takes no more bytes from us; what it has sent before is still read.
+    pub(super) mute: Option<io::ErrorKind>,
     /// Why it is over.
     pub(super) failed: Option<H2Error>,
     /// Whoever opens streams has gone, or never was (server).
@@ -109,6 +124,8 @@ pub(super) struct Engine {
 pub(super) struct Counts {
     /// Bytes of answers that the peer has not taken yet.
     pub(super) answers: usize,
+    /// Where the last of them ends, in all that goes out.
+    pub(super) answers_end: u64,
     /// Frames without bytes, since the last one with some.
     pub(super) empty: u32,
     /// Streams that were given up before they were looked at.
@@ -117,8 +134,6 @@ pub(super) struct Counts {
     pub(super) mistakes: u32,
     /// Streams that we reset.
     pub(super) resets: u32,
-    /// Charge for small pieces that nobody took yet.
-    pub(super) small: usize,
 }
 
 impl Engine {
@@ -132,19 +147,24 @@ impl Engine {
             encoder: Encoder::default(),
             out: Vec::new(),
             sent: 0,
+            gone: 0,
             // Until the settings are there: what everybody allows, and 100 streams, the least that is recommended.
             peer: Peer { window: frame::DEFAULT_WINDOW.into(), max_frame: frame::DEFAULT_FRAME, max_streams: 100 },
             send_window: frame::DEFAULT_WINDOW.into(),
             recv_window: CONNECTION_WINDOW.into(),
             arrived: VecDeque::new(),
             blocked: VecDeque::new(),
+            crowded: Vec::new(),
             block: None,
             greeted: !server,
             settled: false,
-            last: u32::from(!server),
+            next: 1,
+            seen: 0,
+            taken: 0,
             ending: Ending::No,
             hurry: false,
             told: None,
+            mute: None,
             failed: None,
             deserted: server,
             counts: Counts::default(),
@@ -190,20 +210,53 @@ impl Engine {
         self.out.len().saturating_sub(self.sent)
     }
 
+    /// Where the next frame will begin, in all that goes out.
+    pub(super) fn position(&self) -> u64 {
+        self.gone.saturating_add(u64::try_from(self.waiting()).unwrap_or(u64::MAX))
+    }
+
     /// `n` more bytes have gone out.
     pub(super) fn went_out(&mut self, n: usize) {
         self.sent = self.sent.saturating_add(n);
+        self.gone = self.gone.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
+        if self.gone >= self.counts.answers_end {
+            self.counts.answers = 0;
+        }
         if self.waiting() == 0 {
             self.sent = 0;
-            self.counts.answers = 0;
             buffer::give(std::mem::take(&mut self.out));
         } else if self.sent > ROOM {
             self.out.drain(..self.sent);
             self.sent = 0;
         }
-        if self.waiting() < ROOM {
-            self.unblock();
+        if self.waiting() <= UNREAD {
+            self.wake_openers();
         }
+        if self.has_room() {
+            for slot in std::mem::take(&mut self.crowded) {
+                if let Some(stream) = self.streams.get(slot) {
+                    stream.wake(WRITE);
+                }
+            }
+            self.next_turn();
+        }
+    }
+
+    /// The peer takes nothing any more: what waits is dropped.
+    pub(super) fn mute(&mut self, error: io::ErrorKind) {
+        self.mute = self.mute.or(Some(error));
+        (self.out, self.sent, self.counts.answers) = (Vec::new(), 0, 0);
+        self.wake_openers();
+    }
+
+    /// Bytes of bodies that still find room, behind the head of their frame.
+    pub(super) fn room(&self) -> usize {
+        ROOM.saturating_sub(self.waiting()).saturating_sub(frame::HEAD)
+    }
+
+    /// Whether there is room that is worth a frame.
+    pub(super) fn has_room(&self) -> bool {
+        self.room() >= LEAST
     }
 
     /// Lets the connection's task send what was written.
@@ -234,14 +287,22 @@ impl Engine {
         }
     }
 
-    /// Streams that wait for what all share try again, in the order in which they came.
-    pub(super) fn unblock(&mut self) {
-        for _ in 0..self.blocked.len() {
-            let Some(slot) = self.blocked.pop_front() else { break };
-            if let Some(stream) = self.streams.get(slot) {
-                stream.queued = false;
-                stream.wake(WRITE);
-            }
+    /// The first of those that wait for what all share goes on, if it can.
+    pub(super) fn next_turn(&mut self) {
+        if self.send_window > 0
+            && self.has_room()
+            && let Some(first) = self.blocked.front()
+            && let Some(stream) = self.streams.get(*first)
+        {
+            stream.wake(WRITE);
+        }
+    }
+
+    /// A stream does not wait for what all share any more: it is the next one's turn.
+    pub(super) fn leave(&mut self, slot: usize) {
+        if self.streams.get(slot).is_some_and(|stream| std::mem::take(&mut stream.queued)) {
+            self.blocked.retain(|other| *other != slot);
+            self.next_turn();
         }
     }
 
@@ -275,6 +336,7 @@ impl Engine {
         (stream.recv_open, stream.send_open) = (false, false);
         stream.error = stream.error.or(Some(error));
         stream.wake(READ | WRITE | GONE);
+        self.leave(slot);
         if let Some(code) = said {
             self.counts.resets = self.counts.resets.saturating_add(1);
             Head::write(kind::RST_STREAM, 0, id, &code.0.to_be_bytes(), self.out());
@@ -300,7 +362,10 @@ impl Engine {
         self.failed = Some(error);
         self.ending = Ending::Now;
         for slot in self.streams.slots() {
-            self.reset(slot, error, None);
+            let left = self.server || self.streams.get(slot).is_some_and(|stream| stream.begins < self.gone);
+            // A request of which no byte has left, and none will, was not looked at.
+            let unseen = !left && matches!(error, H2Error::Lost(_));
+            self.reset(slot, if unseen { H2Error::Told(ResetCode::NONE) } else { error }, None);
         }
         self.wake_openers();
         self.kick();
@@ -308,12 +373,8 @@ impl Engine {
 
     /// The peer broke a rule of connections: says so.
     pub(super) fn break_off(&mut self, code: ResetCode) {
-        self.say_goaway(self.last_taken(), code);
+        self.say_goaway(self.taken, code);
         self.fail(H2Error::Ended(code));
-    }
-
-    const fn last_taken(&self) -> u32 {
-        if self.server { self.last } else { 0 }
     }
 
     fn say_goaway(&mut self, last: u32, code: ResetCode) {
@@ -335,7 +396,7 @@ impl Engine {
     pub(super) fn answered(&mut self, payload: &[u8]) {
         if self.ending == Ending::Announced && payload == FAREWELL {
             self.ending = Ending::Last;
-            self.say_goaway(self.last_taken(), ResetCode::NONE);
+            self.say_goaway(self.taken, ResetCode::NONE);
         }
     }
 
@@ -345,25 +406,27 @@ impl Engine {
             self.hurry = true;
             return self.kick();
         }
-        self.say_goaway(self.last_taken(), ResetCode::NONE);
+        self.say_goaway(self.taken, ResetCode::NONE);
         self.fail(H2Error::Ended(ResetCode::NONE));
     }
 
     /// Nothing more is to be read.
-    pub(super) fn is_over(&mut self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let idle = self.streams.count() == 0 && self.arrived.is_empty();
         match self.ending {
             Ending::Now => true,
             Ending::Last => idle,
-            Ending::Announced => idle && self.told.is_some(),
-            Ending::No if self.server => idle && self.told.is_some(),
-            Ending::No => {
-                let over = idle && (self.deserted || self.told.is_some());
-                if over {
-                    self.cut();
-                }
-                over
-            }
+            Ending::No if !self.server => idle && (self.deserted || self.told.is_some()),
+            Ending::No | Ending::Announced => idle && self.told.is_some(),
+        }
+    }
+
+    /// It is over: the last words, unless they were said.
+    pub(super) fn conclude(&mut self) {
+        // Nothing of a client's is still of use to its server.
+        self.hurry |= !self.server;
+        if matches!(self.ending, Ending::No | Ending::Announced) {
+            self.cut();
         }
     }
 }

@@ -378,3 +378,270 @@ proptest::proptest! {
         bodies(&sizes, piece);
     }
 }
+
+/// A client that has heard its server's settings.
+fn client() -> Engine {
+    let mut engine = Engine::new(false, LIMITS);
+    hear(&mut engine, &[written(kind::SETTINGS, 0, 0, &[])]);
+    engine
+}
+
+#[test]
+fn a_reply_without_a_body_brings_none() {
+    let with = |bodiless: bool, head: &[u8], frames: &[Vec<u8>]| {
+        let mut engine = client();
+        let slot = engine.open(true, bodiless, get).unwrap();
+        engine.hold(slot);
+        said(&mut engine);
+        let head = written(kind::HEADERS, flag::END_HEADERS, 1, head);
+        reset(&hear(&mut engine, &[vec![head], frames.to_vec()].concat())).map(|(_, code)| code)
+    };
+    let data = |end: u8, bytes: &[u8]| written(kind::DATA, end, 1, bytes);
+    let length = |status: u8| {
+        let mut head = vec![status];
+        Encoder::default().field(b"content-length", b"5", &mut head);
+        head
+    };
+    // 200 to HEAD, 204 and 304: what follows would be read as the next reply by a client of HTTP/1.
+    for (bodiless, head) in [(true, vec![0x88]), (true, length(0x88)), (false, vec![0x89]), (false, length(0x8b))] {
+        assert_eq!(with(bodiless, &head, &[data(1, b"HTTP/")]), Some(ResetCode::PROTOCOL.0), "{head:x?}");
+        assert_eq!(with(bodiless, &head, &[data(0, b""), data(1, b"")]), None, "{head:x?}");
+    }
+    assert_eq!(with(false, &length(0x88), &[data(1, b"HTTP/")]), None);
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_given_more_streams() {
+    let mut engine = client();
+    let mut opened = 0;
+    while engine.may_open() {
+        let long = |encoder: &mut Encoder, out: &mut Vec<u8>| {
+            get(encoder, out);
+            encoder.field(b"x", &[b'v'; 50_000], out);
+        };
+        let slot = engine.open(true, false, long).unwrap();
+        engine.hold(slot);
+        engine.release(slot);
+        opened += 1;
+        assert!(opened < 20, "streams that were given up at once leave their heads behind");
+    }
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    engine.wait_to_open(&Context::from_waker(&waker));
+    assert_eq!(engine.max_streams(), 0, "the pool looks for another");
+    said(&mut engine);
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert!(engine.may_open() && engine.max_streams() > 0);
+}
+
+#[test]
+fn interim_heads_wait_for_room() {
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 0)]);
+    let slot = engine.next_arrived().unwrap().slot;
+    let hints = |_: &mut Encoder, out: &mut Vec<u8>| {
+        Encoder::status(103, out);
+        out.extend_from_slice(&[0x0f, 0x10, 0x7f, 0xe1, 0x4d]);
+        out.extend_from_slice(&[b'v'; 10_080]);
+    };
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let cx = Context::from_waker(&waker);
+    let mut heads = 0;
+    while engine.poll_room(slot, &cx).is_ready() {
+        engine.reply(slot, false, true, hints).unwrap();
+        heads += 1;
+        assert!(heads < 20);
+    }
+    assert!(engine.waiting() < 2 * ROOM);
+    said(&mut engine);
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert!(engine.poll_room(slot, &cx).is_ready());
+}
+
+/// What waits for what all share is served in turn, however much one has to send.
+#[test]
+fn writers_take_turns() {
+    let mut engine = server();
+    let open: u32 = 0x7fff_0000;
+    let window = |stream: u32| written(kind::WINDOW_UPDATE, 0, stream, &open.to_be_bytes());
+    let frames: Vec<_> = (0..4).flat_map(|n| [headers(2 * n + 1, 1), window(2 * n + 1)]).collect();
+    hear(&mut engine, &[frames, vec![window(0)]].concat());
+    let slots: Vec<_> = std::iter::from_fn(|| engine.next_arrived()).map(|arrived| arrived.slot).collect();
+    assert_eq!(slots.len(), 4);
+    let wakes: Vec<_> = slots.iter().map(|_| Arc::new(Count::default())).collect();
+    let mut left: Vec<_> = slots.iter().map(|_| Bytes::from(vec![0; 1 << 20])).collect();
+    let mut due = vec![true; 4];
+    for slot in &slots {
+        engine.reply(*slot, false, false, ok).unwrap();
+    }
+    for _ in 0..12 {
+        // Whoever was woken is polled, in the order of the slots: the first would always be first.
+        while let Some(n) = due.iter().position(|due| *due) {
+            due[n] = false;
+            let waker = Waker::from(Arc::clone(&wakes[n]));
+            assert!(engine.poll_send(slots[n], &mut left[n], true, &Context::from_waker(&waker)).is_pending());
+            for (due, wakes) in due.iter_mut().zip(&wakes) {
+                *due |= wakes.0.swap(0, Ordering::Relaxed) > 0;
+            }
+        }
+        assert!(engine.waiting() <= ROOM);
+        said(&mut engine);
+        for (due, wakes) in due.iter_mut().zip(&wakes) {
+            *due |= wakes.0.swap(0, Ordering::Relaxed) > 0;
+        }
+    }
+    let sent: Vec<_> = left.iter().map(|left| (1usize << 20) - left.len()).collect();
+    let (least, most) = (sent.iter().min().unwrap(), sent.iter().max().unwrap());
+    assert!(*least > 0 && most - least <= 2 * ROOM, "{sent:?}");
+}
+
+#[test]
+fn one_writer_is_woken_and_only_when_it_can_go_on() {
+    let mut engine = server();
+    let frames: Vec<_> = (0..100).map(|n| headers(2 * n + 1, 1)).collect();
+    hear(&mut engine, &frames);
+    let slots: Vec<_> = std::iter::from_fn(|| engine.next_arrived()).map(|arrived| arrived.slot).collect();
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let cx = Context::from_waker(&waker);
+    for slot in &slots {
+        engine.reply(*slot, false, false, ok).unwrap();
+        let _ = engine.poll_send(*slot, &mut Bytes::from(vec![0; 70_000]), true, &cx);
+    }
+    while !said(&mut engine).is_empty() {
+        let _ = engine.poll_send(slots[0], &mut Bytes::from(vec![0; 70_000]), true, &cx);
+        let _ = engine.poll_send(slots[1], &mut Bytes::from(vec![0; 70_000]), true, &cx);
+    }
+    assert_eq!(engine.send_window, 0);
+    count.0.store(0, Ordering::Relaxed);
+    for _ in 0..50 {
+        hear(&mut engine, &[written(kind::PING, 0, 0, &[0; 8])]);
+    }
+    assert_eq!(count.0.load(Ordering::Relaxed), 0, "the connection's window is closed");
+    hear(&mut engine, &[written(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])]);
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    // The first gives up: it is the next one's turn.
+    engine.release(slots[0]);
+    engine.release(slots[1]);
+    assert!(count.0.load(Ordering::Relaxed) > 1);
+}
+
+#[test]
+fn frames_of_a_stream_that_came_too_late_end_nothing() {
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 1)]);
+    let slot = engine.next_arrived().unwrap().slot;
+    engine.retire();
+    let frames = said(&mut engine);
+    hear(&mut engine, &[written(kind::PING, flag::ACK, 0, &frames[1].1)]);
+    assert_eq!(engine.ending, Ending::Last);
+    let late = [
+        headers(3, 0),
+        written(kind::DATA, 0, 3, b"x"),
+        written(kind::WINDOW_UPDATE, 0, 3, &[0, 0, 0, 1]),
+        written(kind::RST_STREAM, 0, 3, &[0, 0, 0, 8]),
+        headers(5, 0),
+        written(kind::DATA, 1, 5, b"x"),
+    ];
+    let frames = hear(&mut engine, &late);
+    assert_eq!(reset(&frames), Some((3, ResetCode::REFUSED.0)));
+    assert_eq!((goaway(&frames), engine.failed), (None, None));
+    engine.reply(slot, true, false, ok).unwrap();
+    assert!(engine.is_over());
+}
+
+#[test]
+fn small_pieces_that_wait_become_large_ones() {
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 0)]);
+    let slot = engine.next_arrived().unwrap().slot;
+    let byte = |n: u32| written(kind::DATA, 0, 1, &[n as u8]);
+    for n in 0..100_000 {
+        hear(&mut engine, &[byte(n)]);
+    }
+    assert_eq!(engine.failed, None, "a slow reader ends nobody else's streams");
+    let cx = Context::from_waker(Waker::noop());
+    let (mut pieces, mut bytes) = (0, Vec::new());
+    while let Poll::Ready(piece) = engine.poll_piece(slot, &cx) {
+        let Piece::Data(data, false) = piece.unwrap() else { panic!("it has not ended") };
+        bytes.extend_from_slice(&data);
+        pieces += 1;
+    }
+    assert!(bytes.iter().enumerate().all(|(n, byte)| *byte == n as u8) && bytes.len() == 100_000);
+    assert!(pieces < 10, "{pieces} pieces");
+}
+
+#[test]
+fn a_request_that_never_left_was_not_looked_at() {
+    let mut engine = client();
+    let first = engine.open(true, false, get).unwrap();
+    engine.hold(first);
+    said(&mut engine);
+    let second = engine.open(true, false, get).unwrap();
+    engine.hold(second);
+    engine.fail(H2Error::Lost(std::io::ErrorKind::UnexpectedEof));
+    let cx = Context::from_waker(Waker::noop());
+    let refused = |engine: &mut Engine, slot| match engine.poll_head(slot, &cx) {
+        Poll::Ready(Err(error)) => error.is_refused(),
+        _ => panic!("it has failed"),
+    };
+    assert!(!refused(&mut engine, first) && refused(&mut engine, second));
+}
+
+#[test]
+fn what_arrived_before_a_write_failed_is_read() {
+    let mut engine = client();
+    let slot = engine.open(false, false, get).unwrap();
+    engine.hold(slot);
+    engine.mute(std::io::ErrorKind::BrokenPipe);
+    assert!(engine.reads() && engine.waiting() == 0 && engine.max_streams() == 0);
+    assert!(engine.open(true, false, get).unwrap_err().is_refused());
+    let reply = [written(kind::HEADERS, flag::END_HEADERS, 1, &[0x8c]), written(kind::DATA, 1, 1, b"no")];
+    hear(&mut engine, &reply);
+    let cx = Context::from_waker(Waker::noop());
+    assert!(matches!(engine.poll_head(slot, &cx), Poll::Ready(Ok(head)) if head.status == 400));
+    assert!(matches!(engine.poll_piece(slot, &cx), Poll::Ready(Ok(Piece::Data(_, true)))));
+}
+
+#[test]
+fn answers_that_went_out_count_no_more() {
+    let mut engine = server();
+    hear(&mut engine, &[headers(1, 1), written(kind::WINDOW_UPDATE, 0, 1, &[0x10, 0, 0, 0])]);
+    let slot = engine.next_arrived().unwrap().slot;
+    engine.reply(slot, false, false, ok).unwrap();
+    let cx = Context::from_waker(Waker::noop());
+    for _ in 0..2000 {
+        engine.receive(&mut BytesMut::from(&written(kind::PING, 0, 0, &[1; 8])[..]));
+        // Something always waits behind them.
+        let _ = engine.poll_send(slot, &mut Bytes::from(vec![0; 10_000]), false, &cx);
+        engine.went_out(engine.waiting().saturating_sub(1));
+        engine.receive(&mut BytesMut::from(&written(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0x30, 0])[..]));
+        assert!(engine.reads());
+    }
+}
+
+#[test]
+fn a_server_says_which_requests_it_has_taken() {
+    let mut engine = server();
+    let told = written(kind::GOAWAY, 0, 0, &[0; 8]);
+    hear(&mut engine, &[headers(1, 1), told]);
+    let slot = engine.next_arrived().unwrap().slot;
+    engine.reply(slot, true, false, ok).unwrap();
+    assert!(engine.is_over());
+    engine.conclude();
+    let frames = said(&mut engine);
+    let last = frames.iter().find(|(head, _)| head.kind == kind::GOAWAY).map(|(_, payload)| payload[..4].to_vec());
+    assert_eq!(last, Some(vec![0, 0, 0, 1]));
+}
+
+#[test]
+fn windows_of_one_frame_of_settings_are_taken_together() {
+    let mut engine = server();
+    let setting = |value: u32| [vec![0, 4], value.to_be_bytes().to_vec()].concat();
+    let settings = [setting(70_000), setting(0), setting(65_535)].concat();
+    hear(&mut engine, &[headers(1, 1), written(kind::SETTINGS, 0, 0, &settings)]);
+    assert_eq!(engine.streams.get(0).unwrap().send_window, 65_535);
+    let frames = hear(&mut engine, &[written(kind::SETTINGS, 0, 0, &[setting(1 << 31), setting(1)].concat())]);
+    assert_eq!(goaway(&frames), Some(ResetCode::FLOW_CONTROL.0));
+}

@@ -127,7 +127,8 @@ impl From<io::Error> for H2Error {
 impl From<H2Error> for BodyError {
     fn from(error: H2Error) -> Self {
         match error {
-            H2Error::Reset(code) | H2Error::Given(code) => Self::Reset(code),
+            H2Error::Reset(code) => Self::Reset(code),
+            H2Error::Given(_) => Self::Rules,
             H2Error::Lost(kind) => Self::Io(kind.into()),
             H2Error::Told(_) | H2Error::Ended(_) => Self::Closed,
         }

@@ -7,22 +7,22 @@ use bytes::{Bytes, BytesMut};
 
 use super::engine::Engine;
 use super::frame;
-use super::hpack::decode::{Decoder, Sink};
-use super::hpack::encode::Encoder;
-use super::hpack::names::{self, Kind};
+use super::hpack::decode::{Decoded, Decoder, Sink};
+use super::hpack::encode::{Encoder, is_secret};
+use super::hpack::names;
 use super::send::Piece;
 use crate::codec::h1::parse::Limits;
 
 const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
 
 #[derive(Debug, Default, PartialEq)]
-struct Fields(Vec<(Vec<u8>, Vec<u8>)>);
+struct Fields(Vec<(Vec<u8>, Vec<u8>, bool)>);
 
 impl Sink for Fields {
-    fn field(&mut self, name: &[u8], value: &[u8], kind: Kind, good: bool) {
+    fn field(&mut self, Decoded { name, value, kind, good, secret }: Decoded<'_>) {
         assert_eq!((kind, good), (names::kind(name), names::is_value(value)), "what is remembered of a field");
         if self.0.len() < 1000 {
-            self.0.push((name.to_vec(), value.to_vec()));
+            self.0.push((name.to_vec(), value.to_vec(), secret || is_secret(name)));
         }
     }
 }
@@ -40,8 +40,12 @@ pub fn http2_fields(bytes: &[u8]) {
         }
         let mut out = Vec::new();
         encoder.begin(&mut out);
-        for (name, value) in &fields.0 {
-            encoder.field(name, value, &mut out);
+        for (name, value, secret) in &fields.0 {
+            if *secret {
+                Encoder::secret(name, value, &mut out);
+            } else {
+                encoder.field(name, value, &mut out);
+            }
         }
         let mut again = Fields::default();
         assert_eq!(next.decode(&out, &mut again), Ok(()), "what is written can be read");

@@ -7,7 +7,7 @@ use std::ops::Range;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use super::hpack::decode::Sink;
+use super::hpack::decode::{Decoded, Sink};
 use super::hpack::names::Kind;
 use crate::codec::buffer;
 use crate::codec::fields::{self, Role};
@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) path: Range<u16>,
     /// Host and port, from `:authority` or else from `host`.
     pub(crate) authority: Range<u16>,
+    /// Nobody on the way may remember one of these.
+    pub(crate) secret: bool,
     /// What `content-length` says.
     pub(crate) length: Option<u64>,
 }
@@ -65,6 +67,8 @@ pub(crate) struct Collector {
     /// A field that is no pseudo-header was seen.
     ordinary: bool,
     pseudo: bool,
+    /// A pseudo-header is not to be remembered by anybody.
+    secret: bool,
     bad: bool,
     large: bool,
 }
@@ -86,6 +90,7 @@ impl Collector {
             size: 0,
             ordinary: false,
             pseudo: false,
+            secret: false,
             bad: false,
             large: false,
         }
@@ -170,7 +175,7 @@ impl Collector {
         }
         let authority = self.authority.take().or_else(|| self.host.take()).unwrap_or_default();
         let (method, path) = (self.method.take().unwrap_or_default(), self.path.take().unwrap_or_default());
-        Ok(Request { raw: self.raw(), method, path, authority, length: self.length })
+        Ok(Request { raw: self.raw(), method, path, authority, secret: self.secret, length: self.length })
     }
 
     /// The head of a reply, if that is what the block holds.
@@ -195,7 +200,9 @@ impl Collector {
         let mut map = HeaderMap::with_capacity(self.fields.len());
         for field in &self.fields {
             let name = HeaderName::from_lowercase(self.slice(Some(&field.name))).ok()?;
-            map.append(name, HeaderValue::from_bytes(self.slice(Some(&field.value))).ok()?);
+            let mut value = HeaderValue::from_bytes(self.slice(Some(&field.value))).ok()?;
+            value.set_sensitive(field.secret);
+            map.append(name, value);
         }
         Some(map)
     }
@@ -208,7 +215,7 @@ impl Drop for Collector {
 }
 
 impl Sink for Collector {
-    fn field(&mut self, name: &[u8], value: &[u8], kind: Kind, good: bool) {
+    fn field(&mut self, Decoded { name, value, kind, good, secret }: Decoded<'_>) {
         self.bad |= !good;
         self.size = self.size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(32);
         if self.size > self.limits.bytes {
@@ -218,6 +225,8 @@ impl Sink for Collector {
         match kind {
             Kind::Bad => self.bad = true,
             Kind::Field(role) => {
+                // As HTTP/1 reads it: there is one view of a value, not two.
+                let value = fields::trim(value);
                 self.ordinary = true;
                 self.bad |= self.fault(value, role);
                 let (Some(name), Some(value)) = (self.push(name), self.push(value)) else {
@@ -227,12 +236,13 @@ impl Sink for Collector {
                 if role == Role::Host {
                     self.bad |= self.host.replace(value.clone()).is_some();
                 }
-                self.fields.push(Field { name, value, role });
+                self.fields.push(Field { name, value, role, secret });
             }
             Kind::Method | Kind::Scheme | Kind::Path | Kind::Authority | Kind::Status => {
                 // First, and once (RFC 9113 section 8.3).
                 self.bad |= self.ordinary;
                 self.pseudo = true;
+                self.secret |= secret;
                 let range = self.push(value);
                 self.large |= range.is_none();
                 if let Some(place) = self.place(kind) {
@@ -256,7 +266,6 @@ const fn is_token(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hpack::names;
     use super::*;
 
     const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
@@ -264,7 +273,7 @@ mod tests {
     fn collect(limits: Limits, fields: &[(&[u8], &[u8])]) -> Collector {
         let mut collector = Collector::new(limits);
         for (name, value) in fields {
-            collector.field(name, value, names::kind(name), names::is_value(value));
+            collector.field(Decoded::of(name, value));
         }
         collector
     }
@@ -291,6 +300,14 @@ mod tests {
     }
 
     #[test]
+    fn values_are_read_as_in_http1() {
+        let more: [(&[u8], &[u8]); 2] = [(b"x-user", b" \tadmin\t "), (b"content-length", b" 5 ")];
+        let head = collect(LIMITS, &[&GOOD[..], &more].concat()).request().unwrap();
+        assert_eq!(head.raw.text(&head.raw.fields[0].value), "admin");
+        assert_eq!(head.length, Some(5));
+    }
+
+    #[test]
     fn as_many_fields_as_in_http1() {
         let with = |count| collect(LIMITS, &[&GOOD[..], &vec![(&b"x"[..], &b"y"[..]); count]].concat()).request();
         assert!(with(99).is_ok(), "the authority counts as well");
@@ -303,7 +320,7 @@ mod tests {
         assert!(collect(limits, &GOOD).request().is_ok());
         let mut collector = collect(limits, &GOOD);
         for _ in 0..100_000 {
-            collector.field(b"x", &[b'a'; 50], names::kind(b"x"), true);
+            collector.field(Decoded::of(b"x", &[b'a'; 50]));
         }
         assert!(collector.bytes.len() < 400);
         assert_eq!(collector.request().unwrap_err(), Refusal::TooLarge);

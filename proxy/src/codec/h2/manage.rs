@@ -20,6 +20,8 @@ impl Engine {
             // Unless it says otherwise, there is no bound (section 6.5.2).
             (self.settled, self.peer.max_streams) = (true, usize::MAX);
         }
+        // All streams are gone through for it: once for each frame is enough.
+        let mut window = None;
         for (name, value) in frame::settings(payload) {
             let number = usize::try_from(value).unwrap_or(usize::MAX);
             match name {
@@ -28,7 +30,10 @@ impl Engine {
                     return Err(OfConnection(ResetCode::PROTOCOL));
                 }
                 setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = number,
-                setting::INITIAL_WINDOW_SIZE => self.initial_window(value.into())?,
+                setting::INITIAL_WINDOW_SIZE if i64::from(value) > MAX_WINDOW => {
+                    return Err(OfConnection(ResetCode::FLOW_CONTROL));
+                }
+                setting::INITIAL_WINDOW_SIZE => window = Some(value.into()),
                 setting::MAX_FRAME_SIZE => {
                     if !(frame::DEFAULT_FRAME..=0x00ff_ffff).contains(&number) {
                         return Err(OfConnection(ResetCode::PROTOCOL));
@@ -38,17 +43,16 @@ impl Engine {
                 _ => {}
             }
         }
-        self.counts.answers = self.counts.answers.saturating_add(frame::HEAD);
-        Head::write(kind::SETTINGS, flag::ACK, 0, &[], self.out());
+        if let Some(window) = window {
+            self.initial_window(window)?;
+        }
+        self.answer(kind::SETTINGS, &[]);
         self.wake_openers();
         Ok(())
     }
 
     /// Changes the windows of all streams (section 6.9.2); they may become negative.
     fn initial_window(&mut self, window: i64) -> Result<(), Trouble> {
-        if window > MAX_WINDOW {
-            return Err(OfConnection(ResetCode::FLOW_CONTROL));
-        }
         let more = window.saturating_sub(self.peer.window);
         self.peer.window = window;
         let mut too_large = false;
@@ -69,10 +73,16 @@ impl Engine {
         if head.has(flag::ACK) {
             self.answered(payload);
         } else {
-            self.counts.answers = self.counts.answers.saturating_add(frame::HEAD).saturating_add(payload.len());
-            Head::write(kind::PING, flag::ACK, 0, payload, self.out());
+            self.answer(kind::PING, payload);
         }
         Ok(())
+    }
+
+    /// Answers a frame of the peer's. How many of them it may leave unread is bounded.
+    fn answer(&mut self, kind: u8, payload: &[u8]) {
+        Head::write(kind, flag::ACK, 0, payload, self.out());
+        self.counts.answers = self.counts.answers.saturating_add(frame::HEAD).saturating_add(payload.len());
+        self.counts.answers_end = self.position();
     }
 
     /// GOAWAY (section 6.8): our streams beyond its last were not looked at.
@@ -102,7 +112,7 @@ impl Engine {
             if self.send_window > MAX_WINDOW {
                 return Err(OfConnection(ResetCode::FLOW_CONTROL));
             }
-            self.unblock();
+            self.next_turn();
             return Ok(());
         }
         if self.is_idle(id) {

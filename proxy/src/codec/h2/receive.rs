@@ -3,11 +3,11 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::engine::{Arrived, Block, Ending, Engine, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::engine::{Arrived, Block, Ending, Engine, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW, UNREAD};
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, flag, kind};
 use super::head::{Collector, Refusal};
-use super::stream::{READ, SMALL, Stream};
+use super::stream::READ;
 
 /// Frames that one head may be continued in.
 const CONTINUATIONS: u32 = 20;
@@ -19,15 +19,8 @@ const GIVEN_UP: u32 = 20;
 const MISTAKES: u32 = 1024;
 /// Interim heads of one reply that wait to be taken.
 const INTERIM: usize = 32;
-/// What pieces of bodies that nobody has read yet may cost beside their bytes. A client that sends its messages byte by
-/// byte to a slow reader is stopped by the windows long before, one that has a purpose is not.
-const SMALL_FRAMES: usize = 4 << 20;
 /// Bytes of answers to PING and SETTINGS that the peer may leave unread before it is read no further.
 const ANSWERS: usize = 16 * 1024;
-/// Bytes that a client may leave unread before it is read no further.
-const UNREAD: usize = 256 * 1024;
-/// A piece shorter than this that has to wait behind others gets memory of its own, so that it keeps no buffer alive.
-const COPIED: usize = 8 * 1024;
 
 /// What a frame does wrong.
 pub(super) enum Trouble {
@@ -132,7 +125,7 @@ impl Engine {
 
     /// Whether no stream of this number was ever opened (section 5.1.1).
     pub(super) const fn is_idle(&self, id: u32) -> bool {
-        if self.server { id > self.last || id.is_multiple_of(2) } else { id >= self.last || id.is_multiple_of(2) }
+        id.is_multiple_of(2) || if self.server { id > self.seen } else { id >= self.next }
     }
 
     /// Answers a peer's mistake on a stream.
@@ -153,13 +146,11 @@ impl Engine {
     }
 
     fn priority(&self, id: u32, payload: &[u8]) -> Result<(), Trouble> {
-        let [a, b, c, d, _] = *payload else { return Err(OfStream(id, ResetCode::FRAME_SIZE)) };
+        // A stream that is idle cannot be reset.
+        let wrong = |code| if self.is_idle(id) { OfConnection(code) } else { OfStream(id, code) };
+        let [a, b, c, d, _] = *payload else { return Err(wrong(ResetCode::FRAME_SIZE)) };
         if u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff == id {
-            return Err(if self.is_idle(id) {
-                OfConnection(ResetCode::PROTOCOL)
-            } else {
-                OfStream(id, ResetCode::PROTOCOL)
-            });
+            return Err(wrong(ResetCode::PROTOCOL));
         }
         Ok(())
     }
@@ -206,7 +197,7 @@ impl Engine {
         self.decoder.decode(block, &mut fields).map_err(|_| OfConnection(ResetCode::COMPRESSION))?;
         match self.streams.slot(id) {
             Some(slot) => self.later_head(slot, id, end, fields),
-            None if self.server && id % 2 == 1 && id > self.last => {
+            None if self.server && id % 2 == 1 && id > self.seen => {
                 self.request(id, end, fields);
                 Ok(())
             }
@@ -218,14 +209,13 @@ impl Engine {
     }
 
     fn request(&mut self, id: u32, end: bool, fields: Collector) {
-        // Beyond the last that our GOAWAY takes.
-        if matches!(self.ending, Ending::Last | Ending::Now) {
-            return;
-        }
-        self.last = id;
-        if self.streams.count() >= MAX_STREAMS || self.streams.held() >= MAX_STREAMS.saturating_mul(2) {
+        self.seen = id;
+        let full = self.streams.count() >= MAX_STREAMS || self.streams.held() >= MAX_STREAMS.saturating_mul(2);
+        // What is beyond the last that our GOAWAY takes was on its way when we said it.
+        if full || matches!(self.ending, Ending::Last | Ending::Now) {
             return self.say_reset(id, ResetCode::REFUSED);
         }
+        self.taken = id;
         let mut head = fields.request();
         let length = head.as_ref().ok().and_then(|head| head.length);
         if end && length.is_some_and(|length| length > 0) {
@@ -249,7 +239,9 @@ impl Engine {
             if let (Some(head), None) = (head, stream.error) {
                 return Some(Arrived { slot, head });
             }
-            self.counts.given_up = self.counts.given_up.saturating_sub(1);
+            if matches!(stream.error, Some(H2Error::Reset(_))) {
+                self.counts.given_up = self.counts.given_up.saturating_sub(1);
+            }
             self.release(slot);
         }
     }
@@ -272,7 +264,11 @@ impl Engine {
             }
             stream.replied = !interim;
             let bodiless = stream.bodiless || matches!(head.status, 204 | 304);
-            stream.missing = head.length.filter(|_| !bodiless && !interim);
+            stream.missing = match head.length {
+                _ if interim => None,
+                _ if bodiless => Some(0),
+                length => length,
+            };
             stream.heads.push_back(head);
         }
         if end {
@@ -331,23 +327,13 @@ impl Engine {
             return Err(OfConnection(ResetCode::CALM));
         }
         if !piece.is_empty() {
-            self.counts.small = self.counts.small.saturating_add(SMALL.saturating_sub(piece.len()));
-            Self::keep(stream, piece);
+            stream.keep(piece);
             stream.wake(READ);
-        }
-        if self.counts.small > SMALL_FRAMES {
-            return Err(OfConnection(ResetCode::CALM));
         }
         if padding > 0 {
             self.taken(slot, padding);
         }
         if end { self.complete(slot) } else { Ok(()) }
-    }
-
-    fn keep(stream: &mut Stream, piece: Bytes) {
-        let piece =
-            if stream.data.is_empty() || piece.len() >= COPIED { piece } else { Bytes::copy_from_slice(&piece) };
-        stream.data.push_back(piece);
     }
 
     fn reset_by_peer(&mut self, id: u32, payload: &[u8]) -> Result<(), Trouble> {

@@ -6,16 +6,16 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 
-use super::engine::{Engine, MAX_STREAMS, ROOM, STREAM_WINDOW};
+use super::engine::{Engine, MAX_STREAMS, STREAM_WINDOW, UNREAD};
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, flag, kind};
 use super::head::Response;
 use super::hpack::encode::Encoder;
-use super::stream::{GONE, READ, SMALL, WRITE};
+use super::stream::{GONE, READ, WRITE};
 use crate::codec::fields::{self, Role};
 
-/// Least room that is worth a frame.
-const LEAST: usize = 1024;
+/// What a stream sends at a time while others wait.
+const TURN: usize = 16 * 1024;
 
 /// What was received next of a body.
 pub(super) enum Piece {
@@ -57,30 +57,52 @@ impl Engine {
         bodiless: bool,
         fields: impl FnOnce(&mut Encoder, &mut Vec<u8>),
     ) -> Result<usize, H2Error> {
-        let id = self.last;
+        let (id, begins) = (self.next, self.position());
         if let Some(error) = self.failed {
             return Err(error);
         }
-        if self.told.is_some() || id > 0x7fff_ffff {
+        if self.is_leaving() || id > 0x7fff_ffff {
             return Err(H2Error::Told(ResetCode::NONE));
         }
-        self.last = id.saturating_add(2);
+        self.next = id.saturating_add(2);
         let window = self.peer.window;
         let (slot, stream) = self.streams.open(id);
+        stream.begins = begins;
         (stream.recv_window, stream.send_window) = (STREAM_WINDOW.into(), window);
         (stream.send_open, stream.bodiless) = (!end, bodiless);
         self.block(id, end, fields);
         Ok(slot)
     }
 
-    /// Whether a stream may be opened, or cannot be opened any more.
+    /// No stream can be opened any more.
+    const fn is_leaving(&self) -> bool {
+        self.failed.is_some() || self.told.is_some() || self.mute.is_some()
+    }
+
+    /// Whether a stream may be opened, or cannot be opened any more. None may while the peer leaves much unread: heads
+    /// are bounded by nothing else.
     pub(super) fn may_open(&self) -> bool {
-        self.failed.is_some() || self.told.is_some() || self.streams.count() < self.peer.max_streams
+        self.is_leaving() || (self.streams.count() < self.peer.max_streams && self.waiting() <= UNREAD)
     }
 
     /// Streams that may be open at the same time.
     pub(super) fn max_streams(&self) -> usize {
-        if self.failed.is_some() || self.told.is_some() { 0 } else { self.peer.max_streams.min(MAX_STREAMS) }
+        if self.is_leaving() || self.waiting() > UNREAD { 0 } else { self.peer.max_streams.min(MAX_STREAMS) }
+    }
+
+    /// Ready when there is room for a head that may wait.
+    pub(super) fn poll_room(&mut self, slot: usize, cx: &Context<'_>) -> Poll<()> {
+        let room = self.has_room();
+        match self.streams.get(slot) {
+            Some(stream) if stream.error.is_none() && !room => {
+                stream.wait(WRITE, cx);
+                if !self.crowded.contains(&slot) {
+                    self.crowded.push(slot);
+                }
+                Poll::Pending
+            }
+            Some(_) | None => Poll::Ready(()),
+        }
     }
 
     /// Sends the head of a reply; `interim`: another one follows.
@@ -109,6 +131,7 @@ impl Engine {
 
     /// We have sent everything.
     fn sent_all(&mut self, slot: usize) {
+        self.leave(slot);
         let Some(stream) = self.streams.get(slot) else { return };
         stream.send_open = false;
         if stream.is_over() {
@@ -116,7 +139,8 @@ impl Engine {
         }
     }
 
-    /// Sends as much of `data` as the windows and the buffer have room for; ready when that is all of it.
+    /// Sends as much of `data` as the windows and the buffer have room for, in turn with the other streams; ready when
+    /// that is all of it.
     pub(super) fn poll_send(
         &mut self,
         slot: usize,
@@ -125,26 +149,23 @@ impl Engine {
         cx: &Context<'_>,
     ) -> Poll<Result<(), H2Error>> {
         loop {
-            let waiting = self.waiting();
+            let most = self.share(slot);
             let Some(stream) = self.streams.get(slot) else { return Poll::Ready(Ok(())) };
             if !stream.send_open {
                 return Poll::Ready(Err(stream.error.unwrap_or(H2Error::Given(ResetCode::CANCEL))));
             }
-            let id = stream.id;
-            let window = usize::try_from(self.send_window.min(stream.send_window)).unwrap_or(0);
-            let room = Some(ROOM.saturating_sub(waiting)).filter(|room| *room >= LEAST).unwrap_or(0);
-            let length = data.len().min(window).min(room).min(self.peer.max_frame);
+            let own = usize::try_from(stream.send_window).unwrap_or(0);
+            let length = data.len().min(own).min(most);
             if length == 0 && !data.is_empty() {
-                let shared = stream.send_window > 0;
-                if shared && !std::mem::replace(&mut stream.queued, true) {
+                stream.wait(WRITE, cx);
+                if own == 0 {
+                    self.leave(slot);
+                } else if !std::mem::replace(&mut stream.queued, true) {
                     self.blocked.push_back(slot);
-                }
-                if let Some(stream) = self.streams.get(slot) {
-                    stream.wait(WRITE, cx);
                 }
                 return Poll::Pending;
             }
-            let end = last && length == data.len();
+            let (id, end) = (stream.id, last && length == data.len());
             if length > 0 || end {
                 let used = i64::try_from(length).unwrap_or(i64::MAX);
                 stream.send_window = stream.send_window.saturating_sub(used);
@@ -154,6 +175,8 @@ impl Engine {
                 data.advance(length);
                 self.kick();
             }
+            // Whoever waits is next.
+            self.leave(slot);
             if data.is_empty() {
                 if end {
                     self.sent_all(slot);
@@ -161,6 +184,17 @@ impl Engine {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// What a stream may take of what all share.
+    fn share(&self, slot: usize) -> usize {
+        let mut others = self.blocked.iter().filter(|other| **other != slot);
+        if !self.has_room() || self.blocked.front().is_some_and(|first| *first != slot) {
+            return 0;
+        }
+        let window = usize::try_from(self.send_window).unwrap_or(0);
+        let turn = if others.next().is_some() { TURN } else { usize::MAX };
+        window.min(self.room()).min(self.peer.max_frame).min(turn)
     }
 
     /// Ends a body, with trailers where there are some.
@@ -174,8 +208,10 @@ impl Engine {
             Some(trailers) => self.block(id, true, |encoder, out| {
                 for (name, value) in trailers {
                     let name = name.as_str().as_bytes();
-                    if fields::role(name) == Role::End {
-                        encoder.field(name, value.as_bytes(), out);
+                    match fields::role(name) {
+                        Role::End if value.is_sensitive() => Encoder::secret(name, value.as_bytes(), out),
+                        Role::End => encoder.field(name, value.as_bytes(), out),
+                        _ => {}
                     }
                 }
             }),
@@ -191,9 +227,8 @@ impl Engine {
     /// The next piece of what was received. Before an error, what came is given out.
     pub(super) fn poll_piece(&mut self, slot: usize, cx: &Context<'_>) -> Poll<Result<Piece, H2Error>> {
         let Some(stream) = self.streams.get(slot) else { return Poll::Ready(Ok(Piece::End(None))) };
-        if let Some(data) = stream.data.pop_front() {
-            self.counts.small = self.counts.small.saturating_sub(SMALL.saturating_sub(data.len()));
-            let last = stream.data.is_empty() && stream.complete && stream.trailers.is_none();
+        if let Some(data) = stream.next_piece() {
+            let last = stream.is_drained();
             return Poll::Ready(Ok(Piece::Data(data, last)));
         }
         if stream.complete {
@@ -221,9 +256,7 @@ impl Engine {
 
     /// Whether nothing is left to be received.
     pub(super) fn is_spent(&mut self, slot: usize) -> bool {
-        let spent =
-            |stream: &mut super::stream::Stream| stream.complete && stream.data.is_empty() && stream.trailers.is_none();
-        self.streams.get(slot).is_none_or(spent)
+        self.streams.get(slot).is_none_or(|stream| stream.is_drained())
     }
 
     /// Gives `n` bytes that were taken back to the stream's window, when it is worth a frame.
@@ -266,8 +299,6 @@ impl Engine {
         if stream.handles > 0 {
             return;
         }
-        let charge = stream.charge();
-        self.counts.small = self.counts.small.saturating_sub(charge);
         if stream.is_over() {
             return self.closed(slot);
         }

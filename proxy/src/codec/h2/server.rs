@@ -71,6 +71,12 @@ impl Connection {
         self.0.engine().borrow_mut().retire();
     }
 
+    /// Reads and drops what still comes once the connection is over, up to 1 MiB: to close before the peer has would
+    /// reset the connection, and could destroy what is on its way to it.
+    pub(crate) async fn linger(self) {
+        self.0.linger().await;
+    }
+
     /// Says GOAWAY and closes, whatever is open.
     pub(crate) fn cut(&self) {
         self.0.engine().borrow_mut().cut();
@@ -89,8 +95,9 @@ impl fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// Passes an interim reply on.
-    pub(crate) fn informational(&self, head: &ResponseHead) -> Result<(), H2Error> {
+    /// Passes an interim reply on, when there is room for it.
+    pub(crate) async fn informational(&self, head: &ResponseHead) -> Result<(), H2Error> {
+        poll_fn(|cx| self.stream.engine().borrow_mut().poll_room(self.stream.slot(), cx)).await;
         self.send(false, true, |encoder, out| write::response(head, Edit::default(), encoder, out))
     }
 

@@ -5,14 +5,15 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::error::H2Error;
 use super::head::{Refusal, Request, Response};
 
-/// A received piece shorter than this is charged for what it costs beside its bytes.
-pub(super) const SMALL: usize = 256;
+/// A received piece shorter than this that has to wait behind others is appended to them, so that it keeps no buffer
+/// alive and costs little beside its bytes.
+const SMALL: usize = 16 * 1024;
 
 /// Waits for the peer's bytes, or its reply's head.
 pub(super) const READ: u8 = 1;
@@ -28,6 +29,8 @@ pub(super) struct Stream {
     pub(super) id: u32,
     /// Readers and writers that hold it.
     pub(super) handles: u8,
+    /// Where its first frame begins, in all that goes out (client).
+    pub(super) begins: u64,
     /// The peer may still send on it.
     pub(super) recv_open: bool,
     /// The peer has said that it has sent everything.
@@ -44,7 +47,9 @@ pub(super) struct Stream {
     pub(super) error: Option<H2Error>,
     /// Received heads that nobody took yet: interim ones and the final one.
     pub(super) heads: VecDeque<Response>,
-    pub(super) data: VecDeque<Bytes>,
+    data: VecDeque<Bytes>,
+    /// Small pieces behind `data`, in one.
+    tail: BytesMut,
     pub(super) trailers: Option<Box<HeaderMap>>,
     /// What the peer may send.
     pub(super) recv_window: i64,
@@ -85,9 +90,30 @@ impl Stream {
         !self.recv_open && !self.send_open
     }
 
-    /// The charge for the small pieces that wait.
-    pub(super) fn charge(&self) -> usize {
-        self.data.iter().map(|piece| SMALL.saturating_sub(piece.len())).fold(0, usize::saturating_add)
+    /// Keeps a piece until it is taken.
+    pub(super) fn keep(&mut self, piece: Bytes) {
+        let waits = !self.data.is_empty() || !self.tail.is_empty();
+        if waits && piece.len() < SMALL && self.tail.len() < SMALL {
+            return self.tail.extend_from_slice(&piece);
+        }
+        if !self.tail.is_empty() {
+            self.data.push_back(self.tail.split().freeze());
+        }
+        if waits && piece.len() < SMALL {
+            self.tail.extend_from_slice(&piece);
+        } else {
+            self.data.push_back(piece);
+        }
+    }
+
+    /// Takes the piece that has waited longest.
+    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
+        self.data.pop_front().or_else(|| (!self.tail.is_empty()).then(|| std::mem::take(&mut self.tail).freeze()))
+    }
+
+    /// Everything has come, and was taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.complete && self.data.is_empty() && self.tail.is_empty() && self.trailers.is_none()
     }
 }
 

@@ -9,9 +9,16 @@ use crate::codec::head::{Edit, RequestHead, ResponseHead};
 
 /// Writes a request's head.
 pub(super) fn request(head: &RequestHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    let path = edit.path().unwrap_or_else(|| head.path()).as_bytes();
+    let authority = edit.host().unwrap_or_else(|| head.authority()).as_bytes();
     encoder.method(head.method().as_bytes(), out);
-    encoder.path(edit.path().unwrap_or_else(|| head.path()).as_bytes(), out);
-    encoder.field(b":authority", edit.host().unwrap_or_else(|| head.authority()).as_bytes(), out);
+    if matches!(head, RequestHead::H2(head) if head.secret) {
+        Encoder::secret(b":path", path, out);
+        Encoder::secret(b":authority", authority, out);
+    } else {
+        encoder.path(path, out);
+        encoder.field(b":authority", authority, out);
+    }
     // About this connection, and every hop says it anew. Clients of gRPC over HTTP/1 cannot say it.
     let trailers = match head {
         RequestHead::H2(head) => head.raw.fields.iter().any(|field| field.role == Role::Te),
@@ -40,7 +47,9 @@ fn raw(raw: &RawHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) 
         let name = raw.slice(&field.name);
         if (edit.passes(field.role) || field.role == Role::ContentLength) && !edit.drops(name) {
             let value = raw.slice(&field.value);
-            if name.iter().any(u8::is_ascii_uppercase) {
+            if field.secret {
+                Encoder::secret(name, value, out);
+            } else if name.iter().any(u8::is_ascii_uppercase) {
                 let lower: SmallVec<[u8; 64]> = name.iter().map(u8::to_ascii_lowercase).collect();
                 encoder.field(&lower, value, out);
             } else {

@@ -8,10 +8,30 @@ use super::names::{self, Kind};
 use super::{OVERHEAD, TABLE, huffman};
 use crate::codec::buffer;
 
+/// A field of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoded<'f> {
+    pub(crate) name: &'f [u8],
+    pub(crate) value: &'f [u8],
+    pub(crate) kind: Kind,
+    /// Its value is one that a field may have.
+    pub(crate) good: bool,
+    /// Nobody on its way may remember it (section 6.2.3).
+    pub(crate) secret: bool,
+}
+
+#[cfg(any(test, feature = "fuzz"))]
+impl<'f> Decoded<'f> {
+    /// A field as a block spells it out.
+    pub(crate) fn of(name: &'f [u8], value: &'f [u8]) -> Self {
+        Self { name, value, kind: names::kind(name), good: names::is_value(value), secret: false }
+    }
+}
+
 /// Takes the fields of a block, one after the other.
 pub(crate) trait Sink {
-    /// A field; `good`: its value is one that a field may have.
-    fn field(&mut self, name: &[u8], value: &[u8], kind: Kind, good: bool);
+    /// One field.
+    fn field(&mut self, field: Decoded<'_>);
 }
 
 /// The block cannot be read, and nor can any after it: COMPRESSION_ERROR.
@@ -64,7 +84,8 @@ impl Decoder {
             } else {
                 let keep = first & 0x40 != 0;
                 let (index, rest) = integer(block, if keep { 6 } else { 4 })?;
-                block = self.literal(index, keep, rest, scratch, sink)?;
+                let how = if keep { Literal::Kept } else { Literal::Passing { secret: first & 0x10 != 0 } };
+                block = self.literal(index, how, rest, scratch, sink)?;
             }
             begun = true;
         }
@@ -73,10 +94,14 @@ impl Decoder {
 
     fn indexed(&self, index: usize, sink: &mut impl Sink) -> Result<(), Bad> {
         match names::STATIC.get(index.wrapping_sub(1)) {
-            Some((name, value)) => sink.field(name, value, names::static_kind(index), true),
+            Some((name, value)) => {
+                let kind = names::static_kind(index);
+                sink.field(Decoded { name, value, kind, good: true, secret: false });
+            }
             None => {
                 let entry = self.table.get(index).ok_or(Bad)?;
-                sink.field(self.table.name(entry), self.table.value(entry), entry.kind, entry.good);
+                let (name, value) = (self.table.name(entry), self.table.value(entry));
+                sink.field(Decoded { name, value, kind: entry.kind, good: entry.good, secret: false });
             }
         }
         Ok(())
@@ -85,11 +110,12 @@ impl Decoder {
     fn literal<'b>(
         &mut self,
         index: usize,
-        keep: bool,
+        how: Literal,
         block: &'b [u8],
         scratch: &mut Vec<u8>,
         sink: &mut impl Sink,
     ) -> Result<&'b [u8], Bad> {
+        let (keep, secret) = (how == Literal::Kept, how == Literal::Passing { secret: true });
         scratch.clear();
         if index == 0 {
             let (name, rest) = string(block, scratch)?;
@@ -98,7 +124,7 @@ impl Decoder {
             let name = name.unwrap_or_else(|| scratch.get(..split).unwrap_or_default());
             let value = value.unwrap_or_else(|| scratch.get(split..).unwrap_or_default());
             let (kind, good) = (names::kind(name), names::is_value(value));
-            sink.field(name, value, kind, good);
+            sink.field(Decoded { name, value, kind, good, secret });
             if keep {
                 self.table.insert(Name::New(name), value, kind, good);
             }
@@ -109,13 +135,13 @@ impl Decoder {
         let good = names::is_value(value);
         if let Some((name, _)) = names::STATIC.get(index.wrapping_sub(1)) {
             let kind = names::static_kind(index);
-            sink.field(name, value, kind, good);
+            sink.field(Decoded { name, value, kind, good, secret });
             if keep {
                 self.table.insert(Name::New(name), value, kind, good);
             }
         } else {
             let entry = self.table.get(index).ok_or(Bad)?;
-            sink.field(self.table.name(entry), value, entry.kind, good);
+            sink.field(Decoded { name: self.table.name(entry), value, kind: entry.kind, good, secret });
             if keep {
                 let (at, length, kind) = (entry.at, entry.name, entry.kind);
                 self.table.insert(Name::Kept(at, length), value, kind, good);
@@ -158,6 +184,15 @@ fn string<'b>(block: &'b [u8], scratch: &mut Vec<u8>) -> Result<(Option<&'b [u8]
     }
     huffman::decode(text, scratch)?;
     Ok((None, rest))
+}
+
+/// What becomes of a field that was spelt out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Literal {
+    /// It enters the table.
+    Kept,
+    /// It does not.
+    Passing { secret: bool },
 }
 
 /// Where the name of a new entry is.
@@ -215,7 +250,7 @@ impl Table {
         let mut entry = Entry { at: 0, name: length, value: value.len(), kind, good };
         if entry.size() > self.max {
             // Larger than the table: it empties it (section 4.4).
-            return self.shrink(0);
+            return self.clear();
         }
         entry.at = self.bytes.len();
         match name {
@@ -237,7 +272,11 @@ impl Table {
 
     fn resize(&mut self, max: usize) {
         self.max = max;
-        self.shrink(max);
+        if max == 0 { self.clear() } else { self.shrink(max) }
+    }
+
+    fn clear(&mut self) {
+        (self.entries, self.bytes, self.size) = (VecDeque::new(), Vec::new(), 0);
     }
 
     /// Forgets the oldest until the others fit.
@@ -245,9 +284,6 @@ impl Table {
         while self.size > size {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.size = self.size.saturating_sub(oldest.size());
-        }
-        if self.entries.is_empty() && size == 0 {
-            self.bytes = Vec::new();
         }
     }
 }
@@ -260,7 +296,7 @@ pub(super) mod tests {
     pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
 
     impl Sink for Fields {
-        fn field(&mut self, name: &[u8], value: &[u8], kind: Kind, good: bool) {
+        fn field(&mut self, Decoded { name, value, kind, good, .. }: Decoded<'_>) {
             assert_eq!((kind, good), (names::kind(name), names::is_value(value)), "what is remembered of a field");
             self.0.push((String::from_utf8_lossy(name).into(), String::from_utf8_lossy(value).into()));
         }
@@ -368,6 +404,40 @@ pub(super) mod tests {
         assert_eq!(read(&mut decoder, &[0x7e, 0]).unwrap(), pairs(&[("n499", "")]));
     }
 
+    /// A literal that enters the table, spelt out.
+    fn literal(name: &str, value: &str) -> Vec<u8> {
+        let mut block = vec![0x40];
+        for part in [name, value] {
+            super::super::encode::integer(0, 7, part.len(), &mut block);
+            block.extend_from_slice(part.as_bytes());
+        }
+        block
+    }
+
+    #[test]
+    fn an_entry_may_fill_the_table() {
+        for before in [0, 7] {
+            for size in [TABLE - 1, TABLE, TABLE + 1] {
+                let mut decoder = Decoder::default();
+                for n in 0..before {
+                    read(&mut decoder, &literal(&format!("n{n}"), &"v".repeat(1000))).unwrap();
+                }
+                let value = "v".repeat(size - OVERHEAD - 1);
+                read(&mut decoder, &literal("x", &value)).unwrap();
+                if size > TABLE {
+                    assert_eq!(read(&mut decoder, &[0xbe]), Err(Bad), "it emptied the table");
+                    continue;
+                }
+                assert_eq!(read(&mut decoder, &[0xbe]).unwrap(), pairs(&[("x", &value)]), "{before} {size}");
+                // By its name, which drives it out.
+                assert_eq!(read(&mut decoder, &[0x7e, 1, b'y', 0xbe]).unwrap(), pairs(&[("x", "y"), ("x", "y")]));
+            }
+        }
+        // In a table that has room for nothing else.
+        let mut decoder = Decoder::default();
+        assert_eq!(read(&mut decoder, &[0x3f, 2, 0x40, 1, b'x', 0, 0xbe]).unwrap(), pairs(&[("x", ""), ("x", "")]));
+    }
+
     proptest::proptest! {
         #[test]
         fn any_block_is_read_or_refused(blocks: Vec<Vec<u8>>) {
@@ -375,6 +445,28 @@ pub(super) mod tests {
             for block in blocks {
                 let _ = read(&mut decoder, &block);
                 assert!(decoder.table.size <= TABLE);
+            }
+        }
+
+        /// Every entry is what was put into it, in tables of any size.
+        #[test]
+        fn entries_stay_what_they_are(size in 0usize..200, fields in proptest::collection::vec((1usize..90, 0usize..90), 0..40)) {
+            let mut decoder = Decoder::default();
+            decoder.table.resize(size);
+            let mut held = VecDeque::new();
+            for (n, (name, value)) in fields.into_iter().enumerate() {
+                let letter = char::from(b'a' + u8::try_from(n % 26).unwrap());
+                let (name, value) = (letter.to_string().repeat(name), letter.to_string().repeat(value));
+                read(&mut decoder, &literal(&name, &value)).unwrap();
+                held.push_front((name, value));
+                while held.iter().map(|(name, value)| name.len() + value.len() + OVERHEAD).sum::<usize>() > size {
+                    held.pop_back();
+                }
+                for (back, field) in held.iter().enumerate() {
+                    let index = 0xbe + u8::try_from(back).unwrap();
+                    proptest::prop_assert_eq!(&read(&mut decoder, &[index]).unwrap()[0], field);
+                }
+                proptest::prop_assert!(read(&mut decoder, &[0xbe + u8::try_from(held.len()).unwrap()]).is_err());
             }
         }
     }

@@ -110,19 +110,25 @@ impl Encoder {
         if path == b"/" { out.push(0x84) } else { self.field(b":path", path, out) }
     }
 
+    /// Writes a field that nobody may remember, as its sender has asked (RFC 7541 section 6.2.3).
+    pub(crate) fn secret(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let known = names::static_index(name).map_or(0, usize::from);
+        literal(0x10, 4, known, name, value, out);
+    }
+
     /// Writes a field. `name` is in lower case.
     pub(crate) fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        if is_secret(name) {
+            return Self::secret(name, value, out);
+        }
         let hash = hash(name, value);
         let place = hash as usize % PLACES;
         if let Some(index) = self.memory.as_ref().and_then(|memory| memory.find(place, name, value)) {
             return integer(0x80, 7, index, out);
         }
         let known = names::static_index(name).map_or(0, usize::from);
-        if is_secret(name) {
-            // Never to be remembered by anybody (RFC 7541 section 7.1.3).
-            return literal(0x10, 4, known, name, value, out);
-        }
-        if name.len() + value.len() > LONGEST.min(self.max.saturating_sub(OVERHEAD)) {
+        let length = name.len() + value.len();
+        if length > LONGEST || length + OVERHEAD > self.max {
             return literal(0, 4, known, name, value, out);
         }
         let memory = self.memory.get_or_insert_with(Memory::new);
@@ -178,8 +184,8 @@ impl Memory {
     }
 }
 
-/// Whether a value is one that nobody may find out by guessing.
-fn is_secret(name: &[u8]) -> bool {
+/// Whether a value is one that nobody may find out by guessing (RFC 7541 section 7.1.3).
+pub(crate) fn is_secret(name: &[u8]) -> bool {
     matches!(name, b"authorization" | b"cookie" | b"proxy-authorization" | b"set-cookie")
 }
 
@@ -194,7 +200,7 @@ fn literal(first: u8, bits: u32, index: usize, name: &[u8], value: &[u8], out: &
 }
 
 /// An integer with a prefix of `bits` (RFC 7541 section 5.1).
-fn integer(first: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
+pub(super) fn integer(first: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
     let most = (1usize << bits) - 1;
     if value < most {
         return out.push(first | value as u8);
@@ -270,6 +276,9 @@ mod tests {
         for _ in 0..3 {
             read(&mut decoder, &block(&mut encoder, &[("x", "1"), ("y", "2")])).unwrap();
         }
+        encoder.resize(31);
+        let out = block(&mut encoder, &[("", ""), ("", "")]);
+        assert_eq!(read(&mut decoder, &out).unwrap().len(), 2);
         encoder.resize(0);
         encoder.resize(40);
         let out = block(&mut encoder, &[("x", "1")]);
