@@ -2,5 +2,5 @@
 //! Each takes any bytes and panics when a promise does not hold.
 
 pub use crate::codec::fuzz::{chunked_body, http2_head, request_head, response_head};
-pub use crate::codec::h2::fuzz::{http2_fields, http2_frames};
+pub use crate::codec::h2::fuzz::{http2_fields, http2_frames, http2_replies};
 pub use crate::xds::fuzz::session;

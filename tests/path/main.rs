@@ -38,6 +38,9 @@ mod identity;
 /// HTTP/2: conversion from and to HTTP/1.
 mod http2;
 
+/// HTTP/2 applications that break the rules.
+mod http2_replies;
+
 /// What is tried again, and what never is.
 mod retry;
 

@@ -42,11 +42,11 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
                 Some(Err(error)) => {
                     failed(&connection, &error);
                     if error.fault() != Fault::Lost {
-                        linger(wire).await;
+                        linger(&connection, wire).await;
                     }
                     return;
                 }
-                None => return linger(wire).await,
+                None => return linger(&connection, wire).await,
             },
             () = connection.worker.drain.reached(phase.unwrap_or_default()), if phase.is_some() => {
                 phase = match phase {
@@ -66,7 +66,9 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     }
 }
 
-async fn linger(wire: Wire) {
+/// Lets the peer read the last words, which may still be on their way. Until then the process stays.
+async fn linger(connection: &Connection, wire: Wire) {
+    let _busy = connection.worker.drain.guard();
     let _ = tokio::time::timeout(LINGER, Box::pin(wire.linger())).await;
 }
 

@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http2_head", run: tulle_proxy::fuzz::http2_head },
     Target { name: "http2_fields", run: tulle_proxy::fuzz::http2_fields },
     Target { name: "http2_frames", run: tulle_proxy::fuzz::http2_frames },
+    Target { name: "http2_replies", run: tulle_proxy::fuzz::http2_replies },
     Target { name: "compile", run: configuration::compile },
     Target { name: "session", run: tulle_proxy::fuzz::session },
     Target { name: "manifests", run: configuration::manifests },

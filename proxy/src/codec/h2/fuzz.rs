@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 
 use super::engine::Engine;
+use super::error::H2Error;
 use super::frame;
 use super::hpack::decode::{Decoded, Decoder, Sink};
 use super::hpack::encode::{Encoder, is_secret};
@@ -110,4 +111,70 @@ fn serve_one(engine: &mut Engine, slot: usize, how: u8, cx: &Context<'_>) -> boo
     }
     engine.release(slot);
     true
+}
+
+/// A server's frames, after its settings, to a client that has asked four times, once with HEAD. The first byte says how
+/// large the pieces are that they come in, and whether bodies are read as they come.
+pub fn http2_replies(bytes: &[u8]) {
+    let Some((first, frames)) = bytes.split_first() else { return };
+    let mut engine = Engine::new(false, LIMITS);
+    let mut input = BytesMut::from(&[0, 0, 0, frame::kind::SETTINGS, 0, 0, 0, 0, 0][..]);
+    engine.receive(&mut input);
+    let mut streams: Vec<_> = (0..4).filter_map(|n| Asked::open(&mut engine, n == 3)).collect();
+    let cx = Context::from_waker(Waker::noop());
+    for part in frames.chunks(usize::from(*first).max(1)) {
+        input.extend_from_slice(part);
+        engine.receive(&mut input);
+        assert!(engine.waiting() <= 512 * 1024, "{} bytes wait", engine.waiting());
+        engine.went_out(engine.waiting());
+        if first & 1 == 0 {
+            streams.iter_mut().for_each(|stream| stream.read(&mut engine, &cx));
+        }
+    }
+    engine.fail(H2Error::Lost(std::io::ErrorKind::UnexpectedEof));
+    for mut stream in streams {
+        stream.read(&mut engine, &cx);
+        engine.release(stream.slot);
+    }
+    assert_eq!(engine.streams.held(), 0, "streams");
+}
+
+/// A request of a client, and what was read of its reply.
+struct Asked {
+    slot: usize,
+    to_head: bool,
+    bodiless: bool,
+    length: Option<u64>,
+    got: u64,
+}
+
+impl Asked {
+    fn open(engine: &mut Engine, to_head: bool) -> Option<Self> {
+        let opened = engine.open(true, to_head, |encoder, out| encoder.path(b"/", out));
+        let slot = opened.ok()?;
+        engine.hold(slot);
+        Some(Self { slot, to_head, bodiless: false, length: None, got: 0 })
+    }
+
+    fn read(&mut self, engine: &mut Engine, cx: &Context<'_>) {
+        while let Poll::Ready(Ok(head)) = engine.poll_head(self.slot, cx) {
+            assert!((100..=999).contains(&head.status) && head.status != 101, "a status");
+            self.bodiless = self.to_head || matches!(head.status, 204 | 304);
+            self.length = head.length.filter(|_| !self.bodiless && head.status >= 200);
+        }
+        while let Poll::Ready(Ok(piece)) = engine.poll_piece(self.slot, cx) {
+            match piece {
+                Piece::Data(data, _) => {
+                    self.got += data.len() as u64;
+                    assert!(!self.bodiless, "a reply without a body has none");
+                    assert!(self.length.is_none_or(|length| self.got <= length), "no more than the head says");
+                    engine.taken(self.slot, data.len());
+                }
+                Piece::End(_) => {
+                    assert!(self.length.is_none_or(|length| self.got == length), "as much as the head says");
+                    break;
+                }
+            }
+        }
+    }
 }

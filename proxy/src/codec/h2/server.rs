@@ -131,3 +131,70 @@ impl Reply {
         self.stream.gone().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::super::frame::{self, Head, flag, kind};
+    use super::super::hpack::decode::Decoder;
+    use super::*;
+    use crate::codec::body::{Chunk, Data};
+    use crate::conn::Socket;
+
+    const LIMITS: Limits = Limits { bytes: 60_000, fields: 100 };
+    /// Less than a sending socket takes, more than a receiving one of the least size.
+    const BODY: usize = 300_000;
+
+    fn response() -> ResponseHead {
+        let mut fields = super::super::head::Collector::new(LIMITS);
+        Decoder::default().decode(&[0x88], &mut fields).expect("a block");
+        ResponseHead::H2(fields.response().expect("a head"))
+    }
+
+    /// Answers one request with [`BODY`], and ends.
+    async fn serve(listener: TcpListener, over: tokio::sync::oneshot::Sender<()>) {
+        let (tcp, _) = listener.accept().await.expect("a connection");
+        let io = Io::Plain(Socket::new(tcp, Vec::new()));
+        let mut connection = Connection::accept(io, LIMITS).await.expect("a preface");
+        let Some(Ok(Arrival::Call((_, _, reply)))) = connection.next().await else { panic!("a request") };
+        let mut writer = reply.head(&response(), Edit::default(), false).expect("a stream");
+        let chunk = Chunk { data: Data::Shared(vec![7; BODY].into()), last: true };
+        tokio::select! {
+            sent = writer.write(chunk) => sent.expect("sent"),
+            _ = connection.next() => panic!("it goes on"),
+        }
+        connection.cut();
+        assert!(connection.next().await.is_none());
+        over.send(()).expect("a client");
+        connection.linger().await;
+    }
+
+    /// What the peer says after the end, a PING or a window, would reset a connection that is closed, and destroy what
+    /// is still on its way.
+    #[tokio::test]
+    async fn the_last_reply_arrives_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (over, ended) = tokio::sync::oneshot::channel();
+        let client = async {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut tcp = socket.connect(addr).await.unwrap();
+            let mut out = frame::PREFACE.to_vec();
+            Head::write(kind::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff], &mut out);
+            Head::write(kind::WINDOW_UPDATE, 0, 0, &[0x3f, 0, 0, 0], &mut out);
+            Head::write(kind::HEADERS, flag::END_STREAM | flag::END_HEADERS, 1, b"\x82\x86\x84\x41\x01a", &mut out);
+            tcp.write_all(&out).await.unwrap();
+            ended.await.unwrap();
+            let mut ping = Vec::new();
+            Head::write(kind::PING, 0, 0, &[0; 8], &mut ping);
+            tcp.write_all(&ping).await.unwrap();
+            let mut all = Vec::new();
+            tcp.read_to_end(&mut all).await.expect("the end, and no reset");
+            assert!(all.len() > BODY, "{} bytes", all.len());
+        };
+        tokio::join!(serve(listener, over), client);
+    }
+}

@@ -1,4 +1,4 @@
-//! HTTP/2 as frames: a client that sends exactly the frames it is given, for what no library would send.
+//! HTTP/2 as frames: a peer that sends exactly the frames it is given, for what no library would send.
 
 use std::time::Duration;
 
@@ -111,6 +111,15 @@ impl Frames {
     pub async fn open(raw: Raw) -> Self {
         let mut frames = Self::silent(raw);
         frames.send([PREFACE, &frame(kind::SETTINGS, 0, 0, &[])].concat()).await;
+        frames
+    }
+
+    /// The server's side: reads a client's preface and says empty settings.
+    pub async fn accept(mut raw: Raw) -> Self {
+        let preface = wait::within("a preface", raw.take(PREFACE.len())).await;
+        assert_eq!(preface.as_deref(), Some(PREFACE));
+        let mut frames = Self::silent(raw);
+        frames.send(frame(kind::SETTINGS, 0, 0, &[])).await;
         frames
     }
 

@@ -1,0 +1,130 @@
+//! An application that speaks HTTP/2 frame by frame, and not as it should: what the client sees of it, and what the
+//! streams beside it do.
+
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
+use tulle_testing::client::frames::{END_HEADERS, END_STREAM, Frame, block, frame, kind};
+use tulle_testing::client::http2::request;
+use tulle_testing::client::{Frames, Http2Client, Raw};
+use tulle_testing::control::Service;
+use tulle_testing::sidecar::Sidecar;
+use tulle_testing::wait::within;
+
+use crate::mesh;
+
+/// A head of a reply, with this status.
+fn head(stream: u32, flags: u8, status: &str) -> Vec<u8> {
+    frame(kind::HEADERS, END_HEADERS | flags, stream, &block(&[(b":status", status.as_bytes())]))
+}
+
+/// The sidecar of a client whose one service is played by the test.
+struct Played {
+    sidecar: Sidecar,
+    listener: TcpListener,
+}
+
+impl Played {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let control = mesh::control().await;
+        control.publish(&Service::http2(&mesh::name("app")).endpoint(&address, None));
+        Self { sidecar: mesh::client(&control, &["app"]).await, listener }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.sidecar.outbound(&mesh::name("app"))
+    }
+
+    /// The sidecar's next connection, greeted.
+    async fn accept(&self) -> Frames {
+        let (tcp, _): (TcpStream, _) = within("a connection", self.listener.accept()).await.expect("an open socket");
+        Frames::accept(Raw::over(tcp)).await
+    }
+}
+
+/// The next request: its stream.
+async fn asked(app: &mut Frames) -> u32 {
+    app.find(|frame| frame.kind == kind::HEADERS).await.expect("a request").stream
+}
+
+fn is_reset(stream: u32) -> impl Fn(&Frame) -> bool {
+    move |frame| frame.kind == kind::RST_STREAM && frame.stream == stream
+}
+
+#[tokio::test]
+async fn bytes_after_a_reply_without_a_body_are_no_reply() {
+    let played = Played::start().await;
+    for (method, status) in [("HEAD", "200"), ("GET", "204"), ("GET", "304")] {
+        let mut client = Raw::connect(played.addr()).await;
+        client
+            .send(format!("{method} / HTTP/1.1\r\nhost: app.shop\r\n\r\nGET /next HTTP/1.1\r\nhost: app.shop\r\n\r\n"))
+            .await;
+        let mut app = played.accept().await;
+        let stream = asked(&mut app).await;
+        let evil = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+        app.send([head(stream, 0, status), frame(kind::DATA, END_STREAM, stream, evil)].concat()).await;
+        let told = app.find(is_reset(stream)).await.expect("a connection that goes on");
+        assert_eq!(told.number(0), 1, "PROTOCOL_ERROR");
+        let got = client.read_to_close().await;
+        let text = String::from_utf8_lossy(&got);
+        assert!(!text.contains("evil"), "{method} {status}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_breaks_the_rules_is_an_answer() {
+    let played = Played::start().await;
+    let client = Http2Client::connect(played.addr()).await;
+    let ask = |path: &'static str| client.exchange(request("GET", "app.shop", path, &[]), "", None);
+    let act = async {
+        let mut app = played.accept().await;
+        // One that is answered, so that the connection was used before; then one that waits beside the broken one.
+        let first = asked(&mut app).await;
+        app.send(head(first, END_STREAM, "200")).await;
+        let (slow, broken) = (asked(&mut app).await, asked(&mut app).await);
+        app.send(head(broken, END_STREAM, "two")).await;
+        assert_eq!(app.find(is_reset(broken)).await.expect("a connection that goes on").number(0), 1);
+        app.send(head(slow, END_STREAM, "200")).await;
+        app
+    };
+    let calls = async {
+        assert_eq!(ask("/first").await.expect("an answer").status, 200);
+        tokio::join!(ask("/slow"), ask("/broken"))
+    };
+    let (mut app, (slow, broken)) = tokio::join!(act, calls);
+    let broken = broken.expect("an answer");
+    assert_eq!((broken.status, broken.header("tulle-reason")), (502, Some("protocol_error")));
+    assert_eq!(slow.expect("the other stream goes on").status, 200);
+    // It was not tried again, here or on another connection.
+    let (last, stream) = tokio::join!(ask("/last"), async {
+        let stream = asked(&mut app).await;
+        app.send(head(stream, END_STREAM, "200")).await;
+        stream
+    });
+    assert_eq!((last.expect("an answer").status, stream), (200, 7));
+}
+
+#[tokio::test]
+async fn a_reply_that_came_before_the_connection_ended_arrives() {
+    let played = Played::start().await;
+    let client = Http2Client::connect(played.addr()).await;
+    let act = async {
+        for _ in 0..20 {
+            let mut app = played.accept().await;
+            let stream = asked(&mut app).await;
+            let goaway = frame(kind::GOAWAY, 0, 0, &[stream.to_be_bytes(), [0; 4]].concat());
+            app.send([head(stream, END_STREAM, "413"), goaway].concat()).await;
+            // Closed with most of the request unread: what we write now is answered with a reset.
+        }
+    };
+    let calls = async {
+        for round in 0..20 {
+            let upload = request("POST", "app.shop", "/", &[]);
+            let reply = client.exchange(upload, vec![b'x'; 1 << 20], None).await;
+            assert_eq!(reply.map(|reply| reply.status).map_err(|error| error.to_string()), Ok(413), "{round}");
+        }
+    };
+    tokio::join!(act, calls);
+}
