@@ -208,10 +208,13 @@ impl Engine {
             Some(trailers) => self.block(id, true, |encoder, out| {
                 for (name, value) in trailers {
                     let name = name.as_str().as_bytes();
-                    match fields::role(name) {
-                        Role::End if value.is_sensitive() => Encoder::secret(name, value.as_bytes(), out),
-                        Role::End => encoder.field(name, value.as_bytes(), out),
-                        _ => {}
+                    if fields::role(name) != Role::End {
+                        continue;
+                    }
+                    if value.is_sensitive() {
+                        Encoder::secret(name, value.as_bytes(), out);
+                    } else {
+                        encoder.field(name, value.as_bytes(), out);
                     }
                 }
             }),
