@@ -136,7 +136,8 @@ fn codec_types_stay_in_codec() {
     refused("proxy/src/pool/h2.rs", "fn f() { ::h2::client::handshake() }", "crate `h2`");
     refused("proxy/src/http/mod.rs", "fn f(x: httparse::Request) {}", "crate `httparse`");
     refused("proxy/src/http/mod.rs", "use {httparse::Request, std::fmt};", "crate `httparse`");
-    accepted("proxy/src/codec/h2.rs", "use h2::client::SendRequest;");
+    refused("proxy/src/codec/reply.rs", "use h2::client::SendRequest;", "crate `h2`");
+    accepted("proxy/src/codec/h1/parse.rs", "use httparse::Request;");
     accepted("proxy/src/pool/mod.rs", "mod h2;\nfn f() { h2::get() }");
     accepted("proxy/src/pool/mod.rs", "mod h2;\npub(crate) use h2::Lease;");
     accepted("proxy/src/pool/mod.rs", "use crate::codec::h2;\nfn f() { h2::get() }");

@@ -81,9 +81,11 @@ pub fn check(path: &str, source: &Source, test_only: bool) -> Vec<(usize, String
     }
     for used in source.paths.iter().filter(|used| !used.test) {
         let codec = path.starts_with("proxy/src/codec/");
-        let foreign = ["h2", "httparse"].into_iter().find(|name| names_crate(source, used, name));
-        if let Some(name) = foreign.filter(|_| path.starts_with("proxy/src/") && !codec) {
-            found.push((used.line, format!("types of the crate `{name}` stay in proxy/src/codec/")));
+        if names_crate(source, used, "httparse") && path.starts_with("proxy/src/") && !codec {
+            found.push((used.line, "types of the crate `httparse` stay in proxy/src/codec/".into()));
+        }
+        if names_crate(source, used, "h2") && path.starts_with("proxy/src/") {
+            found.push((used.line, "HTTP/2 is proxy/src/codec/h2/, not the crate `h2`".into()));
         }
         if reads_environment(used) && !allowed(ENVIRONMENT) {
             found.push((used.line, "the environment is read once, in config/bootstrap.rs or settings.rs".into()));
