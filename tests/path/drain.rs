@@ -13,9 +13,7 @@ use crate::mesh;
 
 /// Sends SIGTERM and does not wait.
 fn sigterm(sidecar: &Sidecar) {
-    let pid = sidecar.process().pid().to_string();
-    let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("the command kill");
-    assert!(sent.success());
+    sidecar.process().signal("TERM");
 }
 
 async fn unready(sidecar: &Sidecar) {

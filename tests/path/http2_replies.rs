@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tulle_testing::client::frames::{END_HEADERS, END_STREAM, Frame, block, frame, kind};
+use tulle_testing::client::frames::{self, END_HEADERS, END_STREAM, Frame, PREFACE, block, frame, kind};
 use tulle_testing::client::http2::request;
 use tulle_testing::client::{Frames, Http2Client, Raw};
 use tulle_testing::control::Service;
 use tulle_testing::sidecar::Sidecar;
-use tulle_testing::wait::within;
+use tulle_testing::wait::{until_ready, within};
 
 use crate::mesh;
 
@@ -104,6 +105,72 @@ async fn a_reply_that_breaks_the_rules_is_an_answer() {
         stream
     });
     assert_eq!((last.expect("an answer").status, stream), (200, 7));
+}
+
+/// A client that asks 30 times, and has left before the sidecar looks.
+async fn leave(sidecar: &Sidecar, addr: SocketAddr) {
+    let ask = |n: u32| frame(kind::HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &frames::request("GET", "/gone"));
+    let requests = (0..30).flat_map(ask).collect::<Vec<_>>();
+    sidecar.process().signal("STOP");
+    let mut tcp = within("a connection", TcpStream::connect(addr)).await.expect("a listener");
+    tcp.write_all(&[PREFACE, &frame(kind::SETTINGS, 0, 0, &[]), &requests].concat()).await.expect("room");
+    drop(tcp);
+    sidecar.process().signal("CONT");
+}
+
+#[tokio::test]
+async fn requests_of_a_client_that_has_left_go_nowhere() {
+    let played = Played::start().await;
+    let client = Http2Client::connect(played.addr()).await;
+    let ask = |path: &'static str| client.exchange(request("GET", "app.shop", path, &[]), "", None);
+    let act = async {
+        let mut app = played.accept().await;
+        let slow = asked(&mut app).await;
+        leave(&played.sidecar, played.addr()).await;
+        let gone = ["reason=\"downstream_closed\""];
+        until_ready("30 requests of nobody", || async {
+            (mesh::metric(&played.sidecar, "tulle_requests_total", &gone).await >= 30.0).then_some(())
+        })
+        .await;
+        app.send(head(slow, END_STREAM, "200")).await;
+        app
+    };
+    let (mut app, slow) = tokio::join!(act, ask("/slow"));
+    assert_eq!(slow.expect("an answer").status, 200);
+    let (next, stream) = tokio::join!(ask("/next"), async {
+        let stream = asked(&mut app).await;
+        app.send(head(stream, END_STREAM, "200")).await;
+        stream
+    });
+    assert_eq!((next.expect("an answer").status, stream), (200, 3), "nothing was opened in between");
+}
+
+#[tokio::test]
+async fn a_head_that_the_application_does_not_take_is_refused_alone() {
+    let played = Played::start().await;
+    let client = Http2Client::connect(played.addr()).await;
+    let ask = |length: usize| {
+        let long = "v".repeat(length);
+        let head = request("GET", "app.shop", "/", &[("x-long", &long)]);
+        client.exchange(head, "", None)
+    };
+    let act = async {
+        let mut app = played.accept().await;
+        app.send(frame(kind::SETTINGS, 0, 0, &[[0, 6].as_slice(), &1000u32.to_be_bytes()].concat())).await;
+        for _ in 0..2 {
+            let stream = asked(&mut app).await;
+            app.send(head(stream, END_STREAM, "200")).await;
+        }
+        app
+    };
+    let calls = async {
+        let first = ask(100).await.expect("an answer");
+        let large = ask(1000).await.expect("an answer");
+        let next = ask(500).await.expect("an answer, on the same connection");
+        assert_eq!((first.status, next.status), (200, 200));
+        assert_eq!((large.status, large.header("tulle-reason")), (431, Some("headers_too_large")));
+    };
+    tokio::join!(act, calls);
 }
 
 #[tokio::test]

@@ -56,9 +56,8 @@ impl<'c> Reply<'c> {
                 buffer::give(out);
                 Ok(written?)
             }
-            // A peer that has just left shows when the reply itself is sent.
             Self::H2(reply) => {
-                let _ = reply.informational(&head).await;
+                reply.informational(&head);
                 Ok(())
             }
         }
@@ -149,6 +148,14 @@ impl<'c> Reply<'c> {
         }
     }
 
+    /// Whether an HTTP/2 downstream has given the request up.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(reply) => reply.is_gone(),
+        }
+    }
+
     /// Waits until an HTTP/2 downstream gives the request up. Never returns for HTTP/1. Cancel safe.
     pub(crate) async fn gone(&mut self) {
         match self {
@@ -185,9 +192,11 @@ impl<'c> H1Reply<'c> {
             ResponseHead::H2(_) if self.to_head => (Framing::Same, Received::None),
             ResponseHead::H2(head) => match head.status {
                 204 | 304 => (Framing::Same, Received::None),
-                _ if head.length.is_some() => (Framing::Same, Received::UntilClose),
-                _ if end => (Framing::Length(0), Received::None),
-                _ => unknown,
+                _ => match head.length {
+                    Some(length) => (Framing::Same, Received::Length(length)),
+                    None if end => (Framing::Length(0), Received::None),
+                    None => unknown,
+                },
             },
         }
     }

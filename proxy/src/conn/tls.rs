@@ -359,9 +359,10 @@ impl AsyncWrite for Tls {
                 match Pin::new(&mut this.socket).poll_write(cx, rest) {
                     Poll::Ready(Ok(n)) if n > 0 => written = written.saturating_add(n),
                     Poll::Ready(Ok(_)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {
-                        // Sealed is sealed: it counts as written, and a flush waits for it.
+                    Poll::Ready(Err(error)) if written == 0 => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(_)) | Poll::Pending => {
+                        // Of what is sealed in one piece a part may have left: it counts as written, and a flush waits
+                        // for the rest, or says why it cannot leave.
                         this.sealed = rest.to_vec();
                         break;
                     }

@@ -75,6 +75,9 @@ impl<'a> Attempt<'a> {
         last: bool,
     ) -> Result<Attempted, Stop> {
         let Self { cx, cluster, progress, .. } = self;
+        if reply.is_gone() {
+            return Err(Stop::Downstream(Reason::DownstreamClosed));
+        }
         progress.attempts.set(progress.attempts.get().saturating_add(1));
         progress.reset.set(None);
         progress.told_by_peer.set(false);
@@ -155,6 +158,9 @@ impl<'a> Attempt<'a> {
         }
         let (lease, (reader, writer)) = loop {
             let lease = endpoint.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+            if reply.is_gone() {
+                return Err(Stop::Downstream(Reason::DownstreamClosed));
+            }
             let opened = tokio::select! {
                 biased;
                 opened = lease.conn().send(self.head, self.edit(), body.is_spent()) => opened,
@@ -165,6 +171,9 @@ impl<'a> Attempt<'a> {
                 Ok(opened) => break (lease, opened),
                 // It was going away when we came: nothing was sent, and another one is no retry. It is not picked
                 // again, so this comes to an end.
+                Err(H2Error::TooLarge) => {
+                    return Err(Failure::new(Reason::HeadersTooLarge).because(H2Error::TooLarge).into());
+                }
                 Err(_) if lease.reused() => lease.retire(),
                 Err(error) => {
                     lease.retire();
@@ -440,7 +449,7 @@ impl H2Incoming<'_> {
         }
         let retry = match reset {
             _ if wrong => Retry::Never,
-            _ if error.is_refused() => Retry::Safe,
+            _ if error.is_refused() || error == H2Error::Unsent => Retry::Safe,
             // The connection was lost. On one that was there before, that is most likely the peer closing it.
             None if self.lease.reused() => Retry::IfIdempotent,
             Some(_) | None => Retry::Never,

@@ -339,7 +339,8 @@ async fn conclude(
     };
     progress.reason.set(Some(failure.reason));
     tracing::debug!(reason = %failure.reason, cause = %failure, path = head.path(), "request failed");
-    let reset = progress.reset.get().filter(|_| failure.reason == Reason::UpstreamReset);
+    // NO_ERROR would say that what there is of a reply is all of it.
+    let reset = progress.reset.get().filter(|code| failure.reason == Reason::UpstreamReset && !code.is_none());
     // A stream that the application reset is reset here too, in its own words: CANCEL stays CANCEL.
     if progress.replied.get() || (reset.is_some() && matches!(reply, Reply::H2(_))) {
         reply.abort(reset.unwrap_or(ResetCode::INTERNAL));

@@ -1,6 +1,7 @@
 //! HTTP/2 from a downstream: a task for each stream, beside the one that moves the connection's frames.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::{Connection, Idle, LINGER};
 use crate::base::failure::Reason;
@@ -13,6 +14,9 @@ use crate::codec::reply::Reply as AnyReply;
 use crate::conn::Io;
 use crate::drain::{Guard, Phase};
 use crate::spawn;
+
+/// How long the peer may take to read the last words, if it says something every [`LINGER`].
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Serves streams until the downstream is done or we shut down. Streams that are open end by themselves, until the
 /// deadline of the shutdown.
@@ -69,7 +73,7 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
 /// Lets the peer read the last words, which may still be on their way. Until then the process stays.
 async fn linger(connection: &Connection, wire: Wire) {
     let _busy = connection.worker.drain.guard();
-    let _ = tokio::time::timeout(LINGER, Box::pin(wire.linger())).await;
+    let _ = tokio::time::timeout(LONGEST, Box::pin(wire.linger(LINGER))).await;
 }
 
 fn begin(connection: &Rc<Connection>, call: Call) {

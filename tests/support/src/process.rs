@@ -97,6 +97,12 @@ impl Process {
         self.running.lines()
     }
 
+    /// Sends a signal by its name, and does not wait for what comes of it.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("the command kill").success(), "SIG{name} to {}", self.pid());
+    }
+
     /// Process id, for signals and for reading `/proc`.
     pub fn pid(&self) -> u32 {
         self.running.pid()

@@ -65,6 +65,9 @@ impl Connection {
                 engine.wait_to_open(cx);
                 return Poll::Pending;
             }
+            if !write::fits(head, engine.peer.max_head) {
+                return Poll::Ready(Err(H2Error::TooLarge));
+            }
             let opened = engine.open(end, head.is_head(), |encoder, out| write::request(head, edit, encoder, out));
             if let Ok(slot) = opened {
                 engine.hold(slot);

@@ -3,19 +3,24 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Sleep, timeout};
 
 use super::engine::{Arrived, Engine};
 use super::error::{H2Error, ResetCode};
 use crate::codec::buffer;
 use crate::conn::Io;
 
+/// How long the last words wait for a peer that does not take them.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Least room for a read.
 const ROOM: usize = buffer::SIZE / 4;
 
@@ -26,6 +31,10 @@ pub(super) type Shared = Rc<RefCell<Engine>>;
 pub(super) struct Wire {
     io: Io,
     input: BytesMut,
+    /// `input` has more memory than a buffer that is kept.
+    grown: bool,
+    /// Ends the waiting for a peer that does not take the last words.
+    patience: Option<Pin<Box<Sleep>>>,
     engine: Shared,
 }
 
@@ -40,7 +49,7 @@ pub(super) enum Event {
 
 impl Wire {
     pub(super) fn new(io: Io, engine: Engine) -> Self {
-        Self { io, input: BytesMut::new(), engine: Rc::new(RefCell::new(engine)) }
+        Self { io, input: BytesMut::new(), grown: false, patience: None, engine: Rc::new(RefCell::new(engine)) }
     }
 
     pub(super) const fn engine(&self) -> &Shared {
@@ -89,7 +98,7 @@ impl Wire {
             }
         }
         if self.input.is_empty() {
-            buffer::give_shared(std::mem::take(&mut self.input));
+            self.give_input();
         }
         let stuck = !self.engine.borrow().reads();
         let sent = self.poll_send(cx);
@@ -105,11 +114,12 @@ impl Wire {
     /// Reads what has arrived.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.input.is_empty() {
-            buffer::give_shared(std::mem::replace(&mut self.input, BytesMut::new()));
+            self.give_input();
             self.input = buffer::take_shared();
         }
         let missing = Engine::wanted(&self.input).saturating_sub(self.input.len());
         if self.input.capacity().saturating_sub(self.input.len()) < missing.max(ROOM) {
+            self.grown |= missing > buffer::SIZE;
             self.input.reserve(missing.max(buffer::SIZE));
         }
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input));
@@ -119,6 +129,14 @@ impl Wire {
             Err(error) => self.lost(error.kind()),
         }
         Poll::Ready(())
+    }
+
+    /// Gives the memory of what was read back.
+    fn give_input(&mut self) {
+        let input = std::mem::take(&mut self.input);
+        if !std::mem::take(&mut self.grown) {
+            buffer::give_shared(input);
+        }
     }
 
     /// Nothing more will arrive.
@@ -132,6 +150,11 @@ impl Wire {
     /// Sends what waits, as far as the socket takes it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut engine = self.engine.borrow_mut();
+        if let Some(kind) = engine.mute {
+            // A frame may have been cut off: whatever followed would be read as the rest of it.
+            engine.mute(kind);
+            return Poll::Ready(());
+        }
         let sent = loop {
             let Some(rest) = engine.out.get(engine.sent..).filter(|rest| !rest.is_empty()) else {
                 break ready!(Pin::new(&mut self.io).poll_flush(cx));
@@ -149,15 +172,15 @@ impl Wire {
         Poll::Ready(())
     }
 
-    /// Ends our direction, then reads and drops what still comes, up to 1 MiB.
-    pub(super) async fn linger(mut self) {
+    /// Ends our direction, then reads and drops what still comes, up to 1 MiB, until nothing has come for `quiet`.
+    pub(super) async fn linger(mut self, quiet: Duration) {
         let _ = self.io.shutdown().await;
         let mut left = 1024 * 1024usize;
         while left > 0 {
             self.input.clear();
             self.input.reserve(ROOM);
-            match self.io.read_buf(&mut self.input).await {
-                Ok(n) if n > 0 => left = left.saturating_sub(n),
+            match timeout(quiet, self.io.read_buf(&mut self.input)).await {
+                Ok(Ok(n)) if n > 0 => left = left.saturating_sub(n),
                 Ok(_) | Err(_) => break,
             }
         }
@@ -173,7 +196,8 @@ impl Wire {
         let lost = matches!(failed, Some(H2Error::Lost(_)));
         if !lost && self.poll_send(cx).is_pending() && broken.is_none() && !hurry {
             self.engine.borrow_mut().wait(cx);
-            return Poll::Pending;
+            let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            ready!(patience.as_mut().poll(cx));
         }
         let _ = Pin::new(&mut self.io).poll_shutdown(cx);
         self.engine.borrow_mut().fail(H2Error::Ended(ResetCode::NONE));
@@ -185,6 +209,6 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.engine.borrow_mut().fail(H2Error::Lost(io::ErrorKind::BrokenPipe));
-        buffer::give_shared(std::mem::take(&mut self.input));
+        self.give_input();
     }
 }

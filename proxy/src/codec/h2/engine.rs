@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Waker};
 
+use super::bucket::Bucket;
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, kind, setting};
 use super::head::{Refusal, Request};
@@ -47,6 +48,8 @@ pub(super) struct Peer {
     pub(super) window: i64,
     pub(super) max_frame: usize,
     pub(super) max_streams: usize,
+    /// Largest head, each field with its name, its value and 32 (section 6.5.2).
+    pub(super) max_head: usize,
 }
 
 /// A head whose end is still to come (section 6.10).
@@ -90,8 +93,6 @@ pub(super) struct Engine {
     pub(super) arrived: VecDeque<usize>,
     /// Slots of streams with bytes to send that wait for what all share. Only the first may take of it.
     pub(super) blocked: VecDeque<usize>,
-    /// Slots of streams that wait for room for a head that may wait.
-    pub(super) crowded: Vec<usize>,
     pub(super) block: Option<Block>,
     /// The peer's preface was seen.
     pub(super) greeted: bool,
@@ -128,10 +129,10 @@ pub(super) struct Counts {
     pub(super) answers_end: u64,
     /// Frames without bytes, since the last one with some.
     pub(super) empty: u32,
-    /// Streams that were given up before they were looked at.
-    pub(super) given_up: u32,
+    /// Streams that the peer gave up before their reply began.
+    pub(super) given_up: Bucket,
     /// Streams that we reset for the peer's mistakes.
-    pub(super) mistakes: u32,
+    pub(super) mistakes: Bucket,
     /// Streams that we reset.
     pub(super) resets: u32,
 }
@@ -149,12 +150,16 @@ impl Engine {
             sent: 0,
             gone: 0,
             // Until the settings are there: what everybody allows, and 100 streams, the least that is recommended.
-            peer: Peer { window: frame::DEFAULT_WINDOW.into(), max_frame: frame::DEFAULT_FRAME, max_streams: 100 },
+            peer: Peer {
+                window: frame::DEFAULT_WINDOW.into(),
+                max_frame: frame::DEFAULT_FRAME,
+                max_streams: 100,
+                max_head: usize::MAX,
+            },
             send_window: frame::DEFAULT_WINDOW.into(),
             recv_window: CONNECTION_WINDOW.into(),
             arrived: VecDeque::new(),
             blocked: VecDeque::new(),
-            crowded: Vec::new(),
             block: None,
             greeted: !server,
             settled: false,
@@ -229,21 +234,17 @@ impl Engine {
             self.out.drain(..self.sent);
             self.sent = 0;
         }
-        if self.waiting() <= UNREAD {
+        if self.may_open() {
             self.wake_openers();
         }
-        if self.has_room() {
-            for slot in std::mem::take(&mut self.crowded) {
-                if let Some(stream) = self.streams.get(slot) {
-                    stream.wake(WRITE);
-                }
-            }
-            self.next_turn();
-        }
+        self.next_turn();
     }
 
-    /// The peer takes nothing any more: what waits is dropped.
+    /// The peer takes nothing any more: what waits is dropped. A server's replies reach nobody.
     pub(super) fn mute(&mut self, error: io::ErrorKind) {
+        if self.server {
+            self.fail(H2Error::Lost(error));
+        }
         self.mute = self.mute.or(Some(error));
         (self.out, self.sent, self.counts.answers) = (Vec::new(), 0, 0);
         self.wake_openers();
@@ -365,7 +366,7 @@ impl Engine {
             let left = self.server || self.streams.get(slot).is_some_and(|stream| stream.begins < self.gone);
             // A request of which no byte has left, and none will, was not looked at.
             let unseen = !left && matches!(error, H2Error::Lost(_));
-            self.reset(slot, if unseen { H2Error::Told(ResetCode::NONE) } else { error }, None);
+            self.reset(slot, if unseen { H2Error::Unsent } else { error }, None);
         }
         self.wake_openers();
         self.kick();
@@ -423,8 +424,6 @@ impl Engine {
 
     /// It is over: the last words, unless they were said.
     pub(super) fn conclude(&mut self) {
-        // Nothing of a client's is still of use to its server.
-        self.hurry |= !self.server;
         if matches!(self.ending, Ending::No | Ending::Announced) {
             self.cut();
         }

@@ -32,6 +32,13 @@ impl ResetCode {
     pub(super) const CALM: Self = Self(11);
 }
 
+impl ResetCode {
+    /// Whether nothing is wrong.
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == Self::NONE.0
+    }
+}
+
 impl fmt::Display for ResetCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [&str; 14] = [
@@ -69,6 +76,12 @@ pub(crate) enum H2Error {
     /// The connection was lost.
     #[error("connection lost: {0}")]
     Lost(io::ErrorKind),
+    /// The connection ended before any byte of the request was sent.
+    #[error("the connection ended before the request")]
+    Unsent,
+    /// The request's head is larger than the peer takes (`SETTINGS_MAX_HEADER_LIST_SIZE`). Nothing was sent.
+    #[error("the head is larger than the peer takes")]
+    TooLarge,
     /// The connection, or what is beyond the last stream of a GOAWAY, was ended by the peer.
     #[error("the peer ends the connection: {0}")]
     Told(ResetCode),
@@ -104,14 +117,14 @@ impl H2Error {
     pub(crate) const fn reset(&self) -> Option<ResetCode> {
         match self {
             Self::Reset(code) => Some(*code),
-            Self::Lost(_) | Self::Told(_) | Self::Ended(_) | Self::Given(_) => None,
+            Self::Lost(_) | Self::Unsent | Self::TooLarge | Self::Told(_) | Self::Ended(_) | Self::Given(_) => None,
         }
     }
 
     /// Whose doing the end of a connection is.
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Lost(_) | Self::Told(_) | Self::Reset(_) => Fault::Lost,
+            Self::Lost(_) | Self::Unsent | Self::TooLarge | Self::Told(_) | Self::Reset(_) => Fault::Lost,
             Self::Ended(ResetCode::CALM) => Fault::Flood,
             Self::Ended(_) | Self::Given(_) => Fault::Rules,
         }
@@ -130,7 +143,7 @@ impl From<H2Error> for BodyError {
             H2Error::Reset(code) => Self::Reset(code),
             H2Error::Given(_) => Self::Rules,
             H2Error::Lost(kind) => Self::Io(kind.into()),
-            H2Error::Told(_) | H2Error::Ended(_) => Self::Closed,
+            H2Error::Unsent | H2Error::TooLarge | H2Error::Told(_) | H2Error::Ended(_) => Self::Closed,
         }
     }
 }

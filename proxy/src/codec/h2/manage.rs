@@ -34,6 +34,7 @@ impl Engine {
                     return Err(OfConnection(ResetCode::FLOW_CONTROL));
                 }
                 setting::INITIAL_WINDOW_SIZE => window = Some(value.into()),
+                setting::MAX_HEADER_LIST_SIZE => self.peer.max_head = number,
                 setting::MAX_FRAME_SIZE => {
                     if !(frame::DEFAULT_FRAME..=0x00ff_ffff).contains(&number) {
                         return Err(OfConnection(ResetCode::PROTOCOL));

@@ -28,6 +28,9 @@ mod receive;
 /// Those of the connection.
 mod manage;
 
+/// What peers may do only so often.
+mod bucket;
+
 /// Frames out of it.
 mod send;
 

@@ -1,6 +1,8 @@
 //! Frames as received (RFC 9113 section 6), and what a peer is held to.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use std::time::Instant;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::engine::{Arrived, Block, Ending, Engine, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW, UNREAD};
@@ -13,11 +15,12 @@ use super::stream::READ;
 const CONTINUATIONS: u32 = 20;
 /// Frames without bytes, one after the other.
 const EMPTY: u32 = 100;
-/// Streams that a peer may open and give up before they were looked at, in one go.
-const GIVEN_UP: u32 = 20;
-/// Streams that are reset for a peer's mistakes.
-const MISTAKES: u32 = 1024;
-/// Interim heads of one reply that wait to be taken.
+/// Streams that a peer may give up in a second, time after time, before their reply begins: four times those that may be
+/// open. Deadlines that pass make so many; what makes more opens streams to give them up.
+const GIVEN_UP: u32 = 512;
+/// Streams that we may have to reset in a second, time after time, for a peer's mistakes.
+const MISTAKES: u32 = 64;
+/// Interim heads of one reply that wait to be taken. Their bytes together are those of one head.
 const INTERIM: usize = 32;
 /// Bytes of answers to PING and SETTINGS that the peer may leave unread before it is read no further.
 const ANSWERS: usize = 16 * 1024;
@@ -130,8 +133,7 @@ impl Engine {
 
     /// Answers a peer's mistake on a stream.
     fn mistake(&mut self, id: u32, code: ResetCode) {
-        self.counts.mistakes = self.counts.mistakes.saturating_add(1);
-        if self.counts.mistakes > MISTAKES {
+        if !self.counts.mistakes.take(Instant::now(), MISTAKES) {
             return self.break_off(ResetCode::CALM);
         }
         match self.streams.slot(id) {
@@ -239,9 +241,6 @@ impl Engine {
             if let (Some(head), None) = (head, stream.error) {
                 return Some(Arrived { slot, head });
             }
-            if matches!(stream.error, Some(H2Error::Reset(_))) {
-                self.counts.given_up = self.counts.given_up.saturating_sub(1);
-            }
             self.release(slot);
         }
     }
@@ -259,7 +258,9 @@ impl Engine {
         } else {
             let head = fields.response().ok_or(OfStream(id, ResetCode::PROTOCOL))?;
             let interim = head.status < 200;
-            if (interim && end) || stream.heads.len() > INTERIM {
+            let waiting: usize = stream.heads.iter().map(|head| head.raw.bytes.len()).sum();
+            let most = self.limits.bytes.saturating_sub(head.raw.bytes.len());
+            if (interim && end) || stream.heads.len() > INTERIM || (interim && waiting > most) {
                 return Err(malformed);
             }
             stream.replied = !interim;
@@ -342,11 +343,9 @@ impl Engine {
             return Err(OfConnection(ResetCode::PROTOCOL));
         }
         let Some(slot) = self.streams.slot(id) else { return Ok(()) };
-        if self.streams.get(slot).is_some_and(|stream| stream.request.is_some()) {
-            self.counts.given_up = self.counts.given_up.saturating_add(1);
-            if self.counts.given_up > GIVEN_UP {
-                return Err(OfConnection(ResetCode::CALM));
-            }
+        let early = self.server && self.streams.get(slot).is_some_and(|stream| !stream.replied);
+        if early && !self.counts.given_up.take(Instant::now(), GIVEN_UP) {
+            return Err(OfConnection(ResetCode::CALM));
         }
         self.reset(slot, H2Error::Reset(ResetCode(code)), None);
         Ok(())

@@ -11,7 +11,7 @@ use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, flag, kind};
 use super::head::Response;
 use super::hpack::encode::Encoder;
-use super::stream::{GONE, READ, WRITE};
+use super::stream::{GONE, READ, Stream, WRITE};
 use crate::codec::fields::{self, Role};
 
 /// What a stream sends at a time while others wait.
@@ -62,7 +62,7 @@ impl Engine {
             return Err(error);
         }
         if self.is_leaving() || id > 0x7fff_ffff {
-            return Err(H2Error::Told(ResetCode::NONE));
+            return Err(H2Error::Unsent);
         }
         self.next = id.saturating_add(2);
         let window = self.peer.window;
@@ -87,22 +87,14 @@ impl Engine {
 
     /// Streams that may be open at the same time.
     pub(super) fn max_streams(&self) -> usize {
-        if self.is_leaving() || self.waiting() > UNREAD { 0 } else { self.peer.max_streams.min(MAX_STREAMS) }
+        if self.is_leaving() { 0 } else { self.peer.max_streams.min(MAX_STREAMS) }
     }
 
-    /// Ready when there is room for a head that may wait.
-    pub(super) fn poll_room(&mut self, slot: usize, cx: &Context<'_>) -> Poll<()> {
+    /// Whether an interim head of this status may go out now.
+    pub(super) fn may_inform(&mut self, slot: usize, status: u16) -> bool {
         let room = self.has_room();
-        match self.streams.get(slot) {
-            Some(stream) if stream.error.is_none() && !room => {
-                stream.wait(WRITE, cx);
-                if !self.crowded.contains(&slot) {
-                    self.crowded.push(slot);
-                }
-                Poll::Pending
-            }
-            Some(_) | None => Poll::Ready(()),
-        }
+        let first = |stream: &mut Stream| status == 100 && !std::mem::replace(&mut stream.continued, true);
+        self.streams.get(slot).is_some_and(first) || room
     }
 
     /// Sends the head of a reply; `interim`: another one follows.
@@ -274,6 +266,11 @@ impl Engine {
             self.window_update(id, by);
             self.kick();
         }
+    }
+
+    /// Whether the stream has failed.
+    pub(super) fn is_gone(&mut self, slot: usize) -> bool {
+        self.streams.get(slot).is_none_or(|stream| stream.error.is_some())
     }
 
     /// Waits until the stream fails.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::body::{BodyReader, BodyWriter, Handle};
 use super::drive::{Event, Wire};
@@ -71,10 +72,10 @@ impl Connection {
         self.0.engine().borrow_mut().retire();
     }
 
-    /// Reads and drops what still comes once the connection is over, up to 1 MiB: to close before the peer has would
-    /// reset the connection, and could destroy what is on its way to it.
-    pub(crate) async fn linger(self) {
-        self.0.linger().await;
+    /// Reads and drops what still comes once the connection is over, up to 1 MiB, until nothing has come for `quiet`: to
+    /// close before the peer has would reset the connection, and could destroy what is on its way to it.
+    pub(crate) async fn linger(self, quiet: Duration) {
+        self.0.linger(quiet).await;
     }
 
     /// Says GOAWAY and closes, whatever is open.
@@ -95,10 +96,14 @@ impl fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// Passes an interim reply on, when there is room for it.
-    pub(crate) async fn informational(&self, head: &ResponseHead) -> Result<(), H2Error> {
-        poll_fn(|cx| self.stream.engine().borrow_mut().poll_room(self.stream.slot(), cx)).await;
-        self.send(false, true, |encoder, out| write::response(head, Edit::default(), encoder, out))
+    /// Passes an interim reply on, if there is room for it: nothing waits for one. `100 (Continue)` is what a client may
+    /// wait for; it always goes out, once.
+    pub(crate) fn informational(&self, head: &ResponseHead) {
+        if !self.stream.engine().borrow_mut().may_inform(self.stream.slot(), head.status()) {
+            return;
+        }
+        // A peer that has just left shows when the reply itself is sent.
+        let _ = self.send(false, true, |encoder, out| write::response(head, Edit::default(), encoder, out));
     }
 
     /// Sends the head; `end`: there is no body.
@@ -124,6 +129,11 @@ impl Reply {
     /// Resets the stream.
     pub(crate) fn reset(&self, code: ResetCode) {
         self.stream.reset(code);
+    }
+
+    /// Whether the stream has failed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.stream.engine().borrow_mut().is_gone(self.stream.slot())
     }
 
     /// Waits until the peer resets the stream. Cancel safe.
@@ -168,7 +178,7 @@ mod tests {
         connection.cut();
         assert!(connection.next().await.is_none());
         over.send(()).expect("a client");
-        connection.linger().await;
+        connection.linger(Duration::from_secs(20)).await;
     }
 
     /// What the peer says after the end, a PING or a window, would reset a connection that is closed, and destroy what

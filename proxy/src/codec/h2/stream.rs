@@ -41,6 +41,8 @@ pub(super) struct Stream {
     pub(super) send_open: bool,
     /// The final head of the reply has gone out (server) or come in (client).
     pub(super) replied: bool,
+    /// `100 (Continue)` has gone out.
+    pub(super) continued: bool,
     /// It is blocked on a window that others share, and queued for it.
     pub(super) queued: bool,
     /// Why it ended before its end.

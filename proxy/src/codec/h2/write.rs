@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::hpack::OVERHEAD;
 use super::hpack::encode::Encoder;
 use crate::codec::fields::{self, Role};
 use crate::codec::h1::parse::RawHead;
@@ -24,7 +25,7 @@ pub(super) fn request(head: &RequestHead, edit: Edit<'_>, encoder: &mut Encoder,
         RequestHead::H2(head) => head.raw.fields.iter().any(|field| field.role == Role::Te),
         RequestHead::H1(_) => head.is_grpc(),
     };
-    raw(head.raw(), edit, encoder, out);
+    raw(head.raw(), edit, true, encoder, out);
     if trailers {
         encoder.field(b"te", b"trailers", out);
     }
@@ -34,18 +35,36 @@ pub(super) fn request(head: &RequestHead, edit: Edit<'_>, encoder: &mut Encoder,
     }
 }
 
+/// Whether a request's head is within `most`, as its receiver counts (RFC 9113 section 6.5.2). What a route changes of
+/// it is not counted.
+pub(super) fn fits(head: &RequestHead, most: usize) -> bool {
+    const NAMES: usize = ":method:scheme:path:authorityhttp".len();
+    let raw = head.raw();
+    // All bytes of the head are at least those of its fields, and mostly that is enough to know.
+    if raw.bytes.len() + NAMES + (raw.fields.len() + 4) * OVERHEAD <= most {
+        return true;
+    }
+    let line = head.method().len() + head.path().len() + head.authority().len() + NAMES + 4 * OVERHEAD;
+    let passed = raw.fields.iter().filter(|field| Edit::default().passes(field.role));
+    line + passed.map(|field| field.name.len() + field.value.len() + OVERHEAD).sum::<usize>() <= most
+}
+
 /// Writes a reply's head.
 pub(super) fn response(head: &ResponseHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
     Encoder::status(head.status(), out);
-    raw(head.raw(), edit, encoder, out);
+    // RFC 9110 section 8.6: not of a reply that has no content.
+    let length = head.status() >= 200 && head.status() != 204;
+    raw(head.raw(), edit, length, encoder, out);
     written(edit, encoder, out);
 }
 
-/// The fields that are passed on. `content-length` is: it is no framing in HTTP/2.
-fn raw(raw: &RawHead, edit: Edit<'_>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+/// The fields that are passed on. `content-length` is, once and where it may be: it is no framing in HTTP/2.
+fn raw(raw: &RawHead, edit: Edit<'_>, mut length: bool, encoder: &mut Encoder, out: &mut Vec<u8>) {
     for field in &raw.fields {
         let name = raw.slice(&field.name);
-        if (edit.passes(field.role) || field.role == Role::ContentLength) && !edit.drops(name) {
+        let counts = field.role == Role::ContentLength;
+        let passes = if counts { std::mem::take(&mut length) } else { edit.passes(field.role) };
+        if passes && !edit.drops(name) {
             let value = raw.slice(&field.value);
             if field.secret {
                 Encoder::secret(name, value, out);

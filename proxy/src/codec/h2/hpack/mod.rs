@@ -13,6 +13,6 @@ pub(crate) mod encode;
 pub(crate) mod names;
 
 /// Overhead that is counted for each field (section 4.1).
-const OVERHEAD: usize = 32;
+pub(super) const OVERHEAD: usize = 32;
 /// Size of a table of seen fields, unless its owner says otherwise (RFC 9113 section 6.5.2).
 const TABLE: usize = 4096;
