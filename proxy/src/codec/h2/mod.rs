@@ -48,7 +48,7 @@ mod frame;
 
 /// The state of connections, played with values.
 #[cfg(test)]
-mod engine_tests;
+mod tests;
 
 /// What the fuzz targets run of it.
 #[cfg(feature = "fuzz")]
