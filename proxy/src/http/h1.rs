@@ -54,7 +54,6 @@ enum After {
     Switched(Box<H1Lease>),
 }
 
-#[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
 async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request, draining: bool) -> After {
     let _busy = connection.worker.drain.guard();
     let close = !head.keep_alive || head.http10 || draining;

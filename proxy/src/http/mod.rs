@@ -98,7 +98,6 @@ pub(crate) async fn serve(connection: Connection, io: Io, version: Version) {
 
 impl Connection {
     /// Serves one request, with the configuration as it is now.
-    #[expect(clippy::large_futures, reason = "part of the one allocation that an exchange is")]
     async fn request(&self, head: &RequestHead, body: &mut BodyIn<'_>, reply: &mut Reply<'_>) -> End {
         let cx = Context {
             worker: &self.worker,

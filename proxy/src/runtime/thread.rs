@@ -136,6 +136,6 @@ mod tests {
     #[test]
     fn the_future_of_a_connection_stays_small() {
         let bytes = size(|(worker, tcp, from, role, slot)| serve(worker, tcp, from, role, slot));
-        assert!(bytes <= 2048, "{bytes} bytes");
+        assert!(bytes <= 1824, "{bytes} bytes");
     }
 }

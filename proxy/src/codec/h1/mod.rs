@@ -1,5 +1,8 @@
 //! HTTP/1.1, strictly: what is counted as one message here is what the other side counts (security.md 1.1, 1.2).
 
+/// The fields of a head.
+pub(crate) mod field_list;
+
 /// Heads as received: lexed by `httparse`, then held to the rules it does not know.
 pub(crate) mod parse;
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::field_list::FieldList;
 use super::target;
 use crate::codec::fields::{self, Role};
 
@@ -73,7 +74,7 @@ pub(crate) struct Field {
 #[derive(Debug)]
 pub(crate) struct RawHead {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) fields: SmallVec<[Field; 24]>,
+    pub(crate) fields: FieldList,
 }
 
 /// A request's head.
@@ -146,7 +147,7 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
     let http10 = version == 0;
     let at = Position(head);
     target::check_line(head, method, path, http10)?;
-    let mut fields = SmallVec::new();
+    let mut fields = FieldList::take();
     collect(at, lexed.headers, true, &mut fields)?;
     let facts = Facts::of(head, &mut fields)?;
     let method = at.range(method.as_bytes())?;
@@ -193,7 +194,7 @@ pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Op
     }
     let at = Position(head);
     let reason = at.range(lexed.reason.unwrap_or_default().as_bytes()).unwrap_or(0..0);
-    let mut fields = SmallVec::new();
+    let mut fields = FieldList::take();
     collect(at, lexed.headers, false, &mut fields)?;
     let facts = Facts::of(head, &mut fields)?;
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
@@ -282,7 +283,7 @@ fn collect(
     at: Position<'_>,
     lexed: &[httparse::Header<'_>],
     strict_lines: bool,
-    fields: &mut SmallVec<[Field; 24]>,
+    fields: &mut Vec<Field>,
 ) -> Result<(), HeadError> {
     for field in lexed {
         let name = at.range(field.name.as_bytes())?;
@@ -330,7 +331,7 @@ pub(super) struct Facts {
 
 impl Facts {
     /// Reads the fields, and marks those that `Connection` nominates as hop-by-hop.
-    fn of(head: &[u8], fields: &mut SmallVec<[Field; 24]>) -> Result<Self, HeadError> {
+    fn of(head: &[u8], fields: &mut [Field]) -> Result<Self, HeadError> {
         let mut facts = Self::default();
         let mut nominated: SmallVec<[&[u8]; 4]> = SmallVec::new();
         for field in fields.iter() {
@@ -416,7 +417,7 @@ impl Facts {
     }
 
     /// An `Upgrade` that is not honoured is hop-by-hop like any other.
-    fn strip_upgrade(&self, fields: &mut SmallVec<[Field; 24]>, honoured: bool) {
+    fn strip_upgrade(&self, fields: &mut [Field], honoured: bool) {
         if !(self.upgrade && honoured) {
             for field in fields.iter_mut().filter(|f| f.role == Role::Upgrade) {
                 field.role = Role::Hop;

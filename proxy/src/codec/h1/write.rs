@@ -141,7 +141,7 @@ fn status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 }
 
 fn raw_fields(raw: &RawHead, edit: Edit<'_>, same_framing: bool, out: &mut Vec<u8>) {
-    for f in &raw.fields {
+    for f in raw.fields.iter() {
         let framing = same_framing && matches!(f.role, Role::ContentLength | Role::TransferEncoding);
         let name = raw.slice(&f.name);
         if (edit.passes(f.role) && !edit.drops(name)) || framing || f.role == Role::Upgrade {
@@ -153,7 +153,7 @@ fn raw_fields(raw: &RawHead, edit: Edit<'_>, same_framing: bool, out: &mut Vec<u
 /// Fields of an HTTP/2 head. Cookie pairs that were split are joined again (RFC 9113 section 8.2.3).
 fn crumbled_fields(raw: &RawHead, edit: Edit<'_>, out: &mut Vec<u8>) {
     let mut crumbs = false;
-    for f in &raw.fields {
+    for f in raw.fields.iter() {
         let name = raw.slice(&f.name);
         if !edit.passes(f.role) || edit.drops(name) {
             continue;

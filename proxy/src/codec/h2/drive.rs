@@ -39,7 +39,6 @@ pub(super) struct Wire {
 }
 
 /// What a connection has come to.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost an allocation")]
 pub(super) enum Event {
     /// A request.
     Arrived(Arrived),

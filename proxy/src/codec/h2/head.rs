@@ -5,12 +5,12 @@
 use std::ops::Range;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 use super::hpack::decode::{Decoded, Sink};
 use super::hpack::names::Kind;
 use crate::codec::buffer;
 use crate::codec::fields::{self, Role};
+use crate::codec::h1::field_list::FieldList;
 use crate::codec::h1::parse::{Field, Limits, RawHead};
 
 /// The head of a request.
@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
 pub(crate) struct Collector {
     limits: Limits,
     bytes: Vec<u8>,
-    fields: SmallVec<[Field; 24]>,
+    fields: FieldList,
     method: Option<Range<u16>>,
     scheme: Option<Range<u16>>,
     path: Option<Range<u16>>,
@@ -79,7 +79,7 @@ impl Collector {
         Self {
             limits,
             bytes: buffer::take(),
-            fields: SmallVec::new(),
+            fields: FieldList::take(),
             method: None,
             scheme: None,
             path: None,
@@ -198,7 +198,7 @@ impl Collector {
             return None;
         }
         let mut map = HeaderMap::with_capacity(self.fields.len());
-        for field in &self.fields {
+        for field in self.fields.iter() {
             let name = HeaderName::from_lowercase(self.slice(Some(&field.name))).ok()?;
             let mut value = HeaderValue::from_bytes(self.slice(Some(&field.value))).ok()?;
             value.set_sensitive(field.secret);

@@ -30,7 +30,6 @@ pub(crate) type Call = (RequestHead, BodyReader, Reply);
 
 /// What a peer opened a stream for.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost an allocation")]
 pub(crate) enum Arrival {
     Call(Call),
     /// A request that breaks the rules: it is to be answered, or reset.

@@ -60,7 +60,7 @@ pub(super) fn response(head: &ResponseHead, edit: Edit<'_>, encoder: &mut Encode
 
 /// The fields that are passed on. `content-length` is, once and where it may be: it is no framing in HTTP/2.
 fn raw(raw: &RawHead, edit: Edit<'_>, mut length: bool, encoder: &mut Encoder, out: &mut Vec<u8>) {
-    for field in &raw.fields {
+    for field in raw.fields.iter() {
         let name = raw.slice(&field.name);
         let counts = field.role == Role::ContentLength;
         let passes = if counts { std::mem::take(&mut length) } else { edit.passes(field.role) };
