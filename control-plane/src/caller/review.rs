@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client};
+use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 use tulle_identity::account::Claimed;
@@ -115,7 +116,8 @@ impl Reviewer {
 
     /// Asks the API for a pod the mesh does not have: it may be too new, or not of a mesh.
     async fn look_up(&self, pod: PodAccount) -> Result<Answer, Status> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.key.namespace);
+        let resource = ApiResource::erase::<Pod>(&());
+        let pods: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &pod.key.namespace, &resource);
         let found = pods.get_opt(&pod.key.name).await.map_err(|error| {
             tracing::error!(%error, pod = %pod.key, "a pod cannot be looked up");
             unavailable(&error.to_string())
@@ -123,8 +125,8 @@ impl Reviewer {
         let Some(found) = found else {
             return Ok(Err(format!("pod {} does not exist any more", pod.key)));
         };
-        let account = found.spec.and_then(|spec| spec.service_account_name).unwrap_or_default();
-        Ok(same(&pod, found.metadata.uid.as_deref().unwrap_or_default(), &account).map(|()| pod))
+        let account = found.data.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
+        Ok(same(&pod, found.metadata.uid.as_deref().unwrap_or_default(), account).map(|()| pod))
     }
 }
 

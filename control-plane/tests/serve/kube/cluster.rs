@@ -102,6 +102,18 @@ impl Cluster {
         self.pods().patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
     }
 
+    /// A pod in its node's network, which the mesh leaves out.
+    pub(crate) async fn node_pod(&self, name: &str, account: &str) {
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {
+                "nodeName": "n1", "serviceAccountName": account, "hostNetwork": true,
+                "containers": [{"name": account, "image": "x"}],
+            },
+        }))
+        .await;
+    }
+
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), "shop")
     }

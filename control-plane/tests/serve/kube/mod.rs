@@ -85,6 +85,12 @@ async fn a_pod_gets_its_identity_and_its_endpoints() {
     let web = SpiffeId::workload(&domain(), "shop", "web").unwrap();
     assert_eq!(sign(&handle, &bundle, &token).await.unwrap(), web);
 
+    // So does one that the mesh does not have: the cluster is asked for it.
+    cluster.node_pod("agent-1", "reviews").await;
+    let agent = cluster.token("agent-1", &["tulle"]).await;
+    let reviews = SpiffeId::workload(&domain(), "shop", "reviews").unwrap();
+    assert_eq!(sign(&handle, &bundle, &agent).await.unwrap(), reviews);
+
     // Its endpoints.
     let open = async |token: &str, workload: &str| {
         let channel = connect_tls(handle.xds_addr, &bundle).await.unwrap();
