@@ -53,7 +53,7 @@ pub(crate) fn annotations(kubeconfig: &Path, pod: &PodName) -> Result<BTreeMap<S
             Config::from_custom_kubeconfig(file, &options).await.map_err(|error| unreadable(Box::new(error)))?;
         let client = Client::try_from(config).map_err(|error| unreadable(Box::new(error)))?;
         let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
-        match tokio::time::timeout(PATIENCE, pods.get(&pod.name)).await {
+        match tokio::time::timeout(PATIENCE, pods.get_metadata(&pod.name)).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(AskError::Api { pod: shown.clone(), error: Box::new(error) }),
             Err(_) => Err(AskError::Late(shown.clone())),

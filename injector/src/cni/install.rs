@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
@@ -120,7 +121,7 @@ async fn farewell((namespace, name): &(String, String)) -> Farewell {
         loop {
             let found = async {
                 let client = Client::try_default().await?;
-                Api::<DaemonSet>::namespaced(client, namespace).get(name).await
+                Api::<DaemonSet>::namespaced(client, namespace).get_metadata(name).await
             };
             match verdict(&found.await) {
                 Some(farewell) => return farewell,
@@ -132,7 +133,7 @@ async fn farewell((namespace, name): &(String, String)) -> Farewell {
 }
 
 /// What an answer means; `None` for one that means nothing.
-fn verdict(found: &kube::Result<DaemonSet>) -> Option<Farewell> {
+fn verdict(found: &kube::Result<PartialObjectMeta<DaemonSet>>) -> Option<Farewell> {
     match found {
         Ok(set) if set.metadata.deletion_timestamp.is_none() => Some(Farewell::Stay),
         Ok(_) => Some(Farewell::Leave),
@@ -152,8 +153,8 @@ mod tests {
     #[test]
     fn an_update_leaves_the_node_as_it_is() {
         let status = |code: u16| Err(kube::Error::Api(Status::failure("x", "y").with_code(code).boxed()));
-        assert_eq!(verdict(&Ok(DaemonSet::default())), Some(Farewell::Stay));
-        let mut going = DaemonSet::default();
+        assert_eq!(verdict(&Ok(PartialObjectMeta::default())), Some(Farewell::Stay));
+        let mut going = PartialObjectMeta::default();
         going.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(verdict(&Ok(going)), Some(Farewell::Leave));
         for code in [401, 403, 404] {
