@@ -43,7 +43,7 @@ def layer(files):
 def write(output, name, files, entrypoint, user, env=()):
     """Writes the image `name` ("registry/repository:tag") to the file `output`."""
     plain = layer(files)
-    packed = gzip.compress(plain, compresslevel=6, mtime=0)
+    packed = gzip.compress(plain, compresslevel=9, mtime=0)
     blobs = []
 
     def blob(data, media_type):
