@@ -8,3 +8,6 @@ pub mod failure;
 
 /// Application protocols as declared or detected.
 pub mod protocol;
+
+/// Things of a thread that are used again.
+pub(crate) mod spare;

@@ -1,8 +1,8 @@
 //! Buffers that are held only while bytes are in flight, taken from and given back to a list of this thread.
 
-use std::cell::RefCell;
-
 use bytes::BytesMut;
+
+use crate::base::spare::{self, Spares};
 
 /// Capacity of a buffer: one TLS record.
 pub(crate) const SIZE: usize = 16 * 1024;
@@ -11,25 +11,19 @@ pub(crate) const SIZE: usize = 16 * 1024;
 const KEPT: usize = 256;
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Vec<u8>> = const { Spares::at_most(KEPT) };
 }
 
 /// Takes an empty buffer of [`SIZE`].
 pub(crate) fn take() -> Vec<u8> {
-    FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(SIZE))
+    spare::take(&FREE).unwrap_or_else(|| Vec::with_capacity(SIZE))
 }
 
 /// Gives a buffer back. One that has grown or was never allocated is freed instead.
 pub(crate) fn give(mut buffer: Vec<u8>) {
     if buffer.capacity() == SIZE {
         buffer.clear();
-        // While the thread ends there is no list any more; the buffer is freed then.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT {
-                free.push(buffer);
-            }
-        });
+        spare::give(&FREE, buffer);
     }
 }
 
@@ -37,13 +31,12 @@ pub(crate) fn give(mut buffer: Vec<u8>) {
 const KEPT_SHARED: usize = 64;
 
 thread_local! {
-    static FREE_SHARED: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static FREE_SHARED: Spares<BytesMut> = const { Spares::at_most(KEPT_SHARED) };
 }
 
 /// Takes an empty buffer of [`SIZE`] whose parts can be handed on without a copy.
 pub(crate) fn take_shared() -> BytesMut {
-    FREE_SHARED
-        .with_borrow_mut(Vec::pop)
+    spare::take(&FREE_SHARED)
         // Most likely nobody reads its parts any more; else they keep it until they have been read.
         .and_then(|mut buffer| {
             buffer.clear();
@@ -55,13 +48,7 @@ pub(crate) fn take_shared() -> BytesMut {
 /// Gives a buffer back whose own bytes were used.
 pub(crate) fn give_shared(buffer: BytesMut) {
     if buffer.capacity() > 0 {
-        // While the thread ends there is no list any more; the buffer is freed then.
-        let _ = FREE_SHARED.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT_SHARED {
-                free.push(buffer);
-            }
-        });
+        spare::give(&FREE_SHARED, buffer);
     }
 }
 

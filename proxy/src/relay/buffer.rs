@@ -1,8 +1,9 @@
 //! Buffers of this thread: taken while bytes are in flight, given back when dropped, and never more kept than
 //! [`KEPT_SMALL`] and [`KEPT_LARGE`].
 
-use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+
+use crate::base::spare::{self, Spares};
 
 /// The size to begin with: what one TLS record holds.
 const SMALL_BYTES: usize = 16 * 1024;
@@ -16,7 +17,8 @@ const KEPT_SMALL: usize = 32;
 const KEPT_LARGE: usize = 8;
 
 thread_local! {
-    static FREE: RefCell<[Vec<Box<[u8]>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    static SMALL: Spares<Box<[u8]>> = const { Spares::at_most(KEPT_SMALL) };
+    static LARGE: Spares<Box<[u8]>> = const { Spares::at_most(KEPT_LARGE) };
 }
 
 /// How large a buffer is.
@@ -38,30 +40,21 @@ pub(super) struct Buffer {
 impl Buffer {
     /// A buffer of this thread, or a new one.
     pub(super) fn take(size: Size) -> Self {
-        let (kept, bytes) = match size {
-            Size::Small => (0, SMALL_BYTES),
-            Size::Large => (1, LARGE_BYTES),
+        let (free, bytes) = match size {
+            Size::Small => (spare::take(&SMALL), SMALL_BYTES),
+            Size::Large => (spare::take(&LARGE), LARGE_BYTES),
         };
-        let free = FREE.with_borrow_mut(|free| free.get_mut(kept).and_then(Vec::pop));
         Self { bytes: free.unwrap_or_else(|| vec![0; bytes].into()), size }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let (kept, limit) = match self.size {
-            Size::Small => (0, KEPT_SMALL),
-            Size::Large => (1, KEPT_LARGE),
-        };
         let bytes = std::mem::take(&mut self.bytes);
-        // While the thread ends there is no list any more; the buffer is freed then.
-        FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if let Some(list) = free.get_mut(kept).filter(|list| list.len() < limit) {
-                list.push(bytes);
-            }
-        })
-        .ok();
+        match self.size {
+            Size::Small => spare::give(&SMALL, bytes),
+            Size::Large => spare::give(&LARGE, bytes),
+        }
     }
 }
 
@@ -91,9 +84,6 @@ mod tests {
         drop(first);
         assert_eq!(Buffer::take(Size::Large).as_ptr(), at);
         drop((0..100).map(|_| Buffer::take(Size::Small)).collect::<Vec<_>>());
-        FREE.with_borrow(|[small, large]| {
-            assert_eq!(small.len(), KEPT_SMALL);
-            assert!(large.len() <= KEPT_LARGE);
-        });
+        assert_eq!(std::iter::from_fn(|| spare::take(&SMALL)).count(), KEPT_SMALL);
     }
 }

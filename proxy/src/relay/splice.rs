@@ -2,7 +2,6 @@
 //!
 //! A pipe costs two descriptors and more than a read and a write for few bytes, so it is held only while bulk moves.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
@@ -10,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::base::spare::{self, Spares};
 
 /// Size of a pipe: a place for each page of it, which holds that page or a larger piece of what was received. A quarter
 /// of it, the size a pipe begins with, moves a fifth fewer bytes in a second of CPU. All processes of one user that may
@@ -26,7 +27,7 @@ pub(super) const BULK_BYTES: usize = 16 * 1024;
 const KEPT: usize = 4;
 
 thread_local! {
-    static FREE: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Ends> = const { Spares::at_most(KEPT) };
 }
 
 struct Ends {
@@ -44,7 +45,7 @@ pub(super) struct Pipe {
 impl Pipe {
     /// An empty pipe; none when the process has no descriptors or the user no pipes left, and then bytes are copied.
     pub(super) fn take() -> Option<Self> {
-        let ends = FREE.with_borrow_mut(Vec::pop).or_else(|| {
+        let ends = spare::take(&FREE).or_else(|| {
             let (out, into) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
             rustix::pipe::fcntl_setpipe_size(&into, PIPE_BYTES).ok()?;
             Some(Ends { out, into })
@@ -104,12 +105,6 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         // One with bytes in it is closed: they belong to a connection that is over.
         let Some(ends) = self.ends.take().filter(|_| self.held == 0) else { return };
-        // While the thread ends there is no list any more; the pipe is closed then.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT {
-                free.push(ends);
-            }
-        });
+        spare::give(&FREE, ends);
     }
 }

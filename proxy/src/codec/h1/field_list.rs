@@ -1,9 +1,9 @@
 //! The fields of a head, as a list in memory that is used again: a head is moved on its way more often than it is made.
 
-use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 use super::parse::Field;
+use crate::base::spare::{self, Spares};
 
 /// Room of a new list; heads rarely have more.
 const USUAL: usize = 24;
@@ -13,7 +13,7 @@ const LARGEST: usize = 128;
 const KEPT: usize = 256;
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<Field>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Vec<Field>> = const { Spares::at_most(KEPT) };
 }
 
 /// A list of fields. The default one has no memory.
@@ -23,7 +23,7 @@ pub(crate) struct FieldList(Vec<Field>);
 impl FieldList {
     /// An empty list with room for what is usual.
     pub(crate) fn take() -> Self {
-        Self(FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(USUAL)))
+        Self(spare::take(&FREE).unwrap_or_else(|| Vec::with_capacity(USUAL)))
     }
 }
 
@@ -48,13 +48,7 @@ impl Drop for FieldList {
         }
         let mut list = std::mem::take(&mut self.0);
         list.clear();
-        // While the thread ends there is no list of lists any more; this one is freed then.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT {
-                free.push(list);
-            }
-        });
+        spare::give(&FREE, list);
     }
 }
 

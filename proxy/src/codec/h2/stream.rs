@@ -1,7 +1,6 @@
 //! What is known of one stream (RFC 9113 section 5.1), and the table of a connection's streams.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
@@ -10,6 +9,7 @@ use http::HeaderMap;
 
 use super::error::H2Error;
 use super::head::{Refusal, Request, Response};
+use crate::base::spare::{self, Spares};
 
 /// A received piece shorter than this that has to wait behind others is appended to them, so that it keeps no buffer
 /// alive and costs little beside its bytes.
@@ -123,12 +123,11 @@ impl Stream {
 const KEPT: usize = 128;
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    static FREE: RefCell<Vec<Box<Stream>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Box<Stream>> = const { Spares::at_most(KEPT) };
 }
 
 fn take() -> Box<Stream> {
-    FREE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    spare::take(&FREE).unwrap_or_default()
 }
 
 fn give(mut stream: Box<Stream>) {
@@ -137,13 +136,7 @@ fn give(mut stream: Box<Stream>) {
     data.clear();
     *stream = Stream { heads, data, ..Stream::default() };
     if stream.data.capacity() <= 16 && stream.heads.capacity() <= 4 {
-        // While the thread ends there is no list any more.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT {
-                free.push(stream);
-            }
-        });
+        spare::give(&FREE, stream);
     }
 }
 
