@@ -169,11 +169,11 @@ impl<'a> Attempt<'a> {
             };
             match opened {
                 Ok(opened) => break (lease, opened),
-                // It was going away when we came: nothing was sent, and another one is no retry. It is not picked
-                // again, so this comes to an end.
                 Err(H2Error::TooLarge) => {
                     return Err(Failure::new(Reason::HeadersTooLarge).because(H2Error::TooLarge).into());
                 }
+                // It was going away when we came: nothing was sent, and another one is no retry. It is not picked
+                // again, so this comes to an end.
                 Err(_) if lease.reused() => lease.retire(),
                 Err(error) => {
                     lease.retire();

@@ -107,8 +107,8 @@ pub(super) struct Engine {
     pub(super) ending: Ending,
     /// A peer that does not take the last words is left without them.
     pub(super) hurry: bool,
-    /// The peer has said GOAWAY, with this last stream.
-    pub(super) told: Option<u32>,
+    /// The peer has said GOAWAY.
+    pub(super) told: bool,
     /// The peer takes no more bytes from us; what it has sent before is still read.
     pub(super) mute: Option<io::ErrorKind>,
     /// Why it is over.
@@ -168,7 +168,7 @@ impl Engine {
             taken: 0,
             ending: Ending::No,
             hurry: false,
-            told: None,
+            told: false,
             mute: None,
             failed: None,
             deserted: server,
@@ -350,7 +350,7 @@ impl Engine {
     pub(super) fn closed(&mut self, slot: usize) {
         self.streams.close(slot);
         self.wake_openers();
-        if self.streams.count() == 0 && (self.deserted || self.ending != Ending::No || self.told.is_some()) {
+        if self.streams.count() == 0 && (self.deserted || self.ending != Ending::No || self.told) {
             self.kick();
         }
     }
@@ -417,8 +417,8 @@ impl Engine {
         match self.ending {
             Ending::Now => true,
             Ending::Last => idle,
-            Ending::No if !self.server => idle && (self.deserted || self.told.is_some()),
-            Ending::No | Ending::Announced => idle && self.told.is_some(),
+            Ending::No if !self.server => idle && (self.deserted || self.told),
+            Ending::No | Ending::Announced => idle && self.told,
         }
     }
 

@@ -91,7 +91,7 @@ impl Engine {
         let (last, rest) = payload.split_first_chunk::<4>().ok_or(OfConnection(ResetCode::FRAME_SIZE))?;
         let code = rest.first_chunk::<4>().ok_or(OfConnection(ResetCode::FRAME_SIZE))?;
         let (last, code) = (u32::from_be_bytes(*last) & 0x7fff_ffff, ResetCode(u32::from_be_bytes(*code)));
-        self.told = Some(last);
+        self.told = true;
         if !self.server {
             for slot in self.streams.slots() {
                 if self.streams.get(slot).is_some_and(|stream| stream.id > last) {

@@ -76,7 +76,7 @@ impl Engine {
 
     /// No stream can be opened any more.
     const fn is_leaving(&self) -> bool {
-        self.failed.is_some() || self.told.is_some() || self.mute.is_some()
+        self.failed.is_some() || self.told || self.mute.is_some()
     }
 
     /// Whether a stream may be opened, or cannot be opened any more. None may while the peer leaves much unread: heads
@@ -180,12 +180,12 @@ impl Engine {
 
     /// What a stream may take of what all share.
     fn share(&self, slot: usize) -> usize {
-        let mut others = self.blocked.iter().filter(|other| **other != slot);
         if !self.has_room() || self.blocked.front().is_some_and(|first| *first != slot) {
             return 0;
         }
         let window = usize::try_from(self.send_window).unwrap_or(0);
-        let turn = if others.next().is_some() { TURN } else { usize::MAX };
+        // It is the first of those that wait, or nobody does.
+        let turn = if self.blocked.len() > 1 { TURN } else { usize::MAX };
         window.min(self.room()).min(self.peer.max_frame).min(turn)
     }
 
