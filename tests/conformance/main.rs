@@ -18,5 +18,11 @@ mod floods;
 /// Clients that are slow on purpose.
 mod slow;
 
+/// Hostile neighbours, by class.
+mod neighbours;
+
+/// Figures of the page, from the code.
+mod figures;
+
 /// The page about all of this.
 mod security;

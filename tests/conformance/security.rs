@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::figures;
+use crate::neighbours::{NEIGHBOURS, Neighbour};
+
 /// A class of input. Its cases are the rows of the test's tables that bear its id.
 struct Class {
     id: &'static str,
@@ -365,6 +368,9 @@ const WHO: &[Class] = &[
     ),
 ];
 
+/// What stands before the tables.
+const HEAD: &str = "tests/conformance/security.head.md";
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -394,7 +400,7 @@ fn rows(sources: &[String], id: &str) -> usize {
 }
 
 fn page(sources: &[String]) -> String {
-    let mut page = read(&root().join("tests/conformance/security.head.md"));
+    let mut page = figures::filled(&root(), &read(&root().join(HEAD)));
     page += "\n| class | input | expected | rows | tested in |\n| --- | --- | --- | ---: | --- |\n";
     for Class { id, what, expected, tests } in CLASSES {
         let places = places(tests);
@@ -408,6 +414,15 @@ fn page(sources: &[String]) -> String {
     for Class { id, what, expected, tests } in WHO {
         let _ = writeln!(page, "| {id} | {what} | {expected} | {} |", places(tests));
     }
+    if !NEIGHBOURS.is_empty() {
+        page += "\n## Hostile neighbours\n\n| class | reach | who tries what | what bounds it | tested in |\n";
+        page += "| --- | --- | --- | --- | --- |\n";
+    }
+    for Neighbour { id, reach, can, bound, tests } in NEIGHBOURS {
+        let reach: Vec<String> = reach.iter().map(|reach| reach.shown()).collect();
+        let bound = figures::filled(&root(), bound);
+        let _ = writeln!(page, "| {id} | {} | {can} | {bound} | {} |", reach.join(", "), places(tests));
+    }
     page
 }
 
@@ -420,9 +435,12 @@ fn places(tests: &[&str]) -> String {
 #[test]
 fn the_page_says_what_is_tested() {
     let sources = sources();
-    for Class { id, tests, .. } in CLASSES.iter().chain(WHO) {
+    let bare = figures::unchecked(&read(&root().join(HEAD)));
+    assert!(bare.is_empty(), "figures that no constant stands behind: {bare:#?}");
+    let classes = CLASSES.iter().chain(WHO).map(|class| (class.id, class.tests));
+    for (id, tests) in classes.chain(NEIGHBOURS.iter().map(|neighbour| (neighbour.id, neighbour.tests))) {
         assert!(!tests.is_empty(), "{id} is tested nowhere");
-        for test in *tests {
+        for test in tests {
             let (file, name) = test.split_once("::").expect("file::test");
             assert!(read(&root().join(file)).contains(&format!("fn {name}(")), "{id}: no {test}");
         }
@@ -431,6 +449,7 @@ fn the_page_says_what_is_tested() {
     assert_eq!(known.len(), CLASSES.len(), "an id is there twice");
     let who: BTreeSet<&str> = WHO.iter().map(|class| class.id).collect();
     assert_eq!(who.len(), WHO.len(), "an id is there twice");
+    assert!(NEIGHBOURS.is_sorted_by(|one, next| one.id < next.id), "hostile neighbours by id, each once");
     for family in ["FR-", "TG-", "TN-", "HH-", "SP-", "DG-", "FL-", "SL-"] {
         for source in &sources {
             for (at, _) in source.match_indices(&format!("\"{family}")) {

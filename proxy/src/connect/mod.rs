@@ -30,9 +30,17 @@ pub struct Keepalive {
     pub count: u32,
 }
 
+/// Quiet time of a connection before the kernel asks whether its peer is there.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Time between two such probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Unanswered probes that end a connection.
+const PROBES: u32 = 3;
+
 /// For connections that may carry nothing for long: a peer that vanished is noticed after 90 s.
-pub(crate) const KEEPALIVE: Keepalive =
-    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
+pub(crate) const KEEPALIVE: Keepalive = Keepalive { idle: QUIET, interval: PROBE_INTERVAL, count: PROBES };
 
 impl From<Keepalive> for TcpKeepalive {
     fn from(keepalive: Keepalive) -> Self {
