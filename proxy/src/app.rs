@@ -17,7 +17,7 @@ use crate::config::demand::Demand;
 use crate::config::publish::Publisher;
 use crate::config::status::Status;
 use crate::dns::{self, Dns};
-use crate::drain::{Drain, DrainTrigger, Phase};
+use crate::drain::{Drain, DrainTrigger, Held, Phase};
 use crate::logging::LogFilter;
 use crate::runtime::listen::{self, Bound};
 use crate::runtime::shutdown::{self, Ended, Plan, Signals};
@@ -276,6 +276,10 @@ impl Control for Commands {
 
     fn quit(&self) {
         self.drain.trigger().quit();
+    }
+
+    fn hold(&self) -> Held {
+        self.drain.hold()
     }
 
     fn is_draining(&self) -> bool {

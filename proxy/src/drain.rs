@@ -51,6 +51,8 @@ struct Shared {
     asked: watch::Sender<Asked>,
     /// Work in progress, by worker; each written by its worker alone.
     work: Box<[Work]>,
+    /// Work in progress of other threads: lifecycle hooks of the application.
+    held: AtomicUsize,
     /// Told by workers that have run out of work while not running.
     idle: Notify,
     /// The process is about to end. Written by the control thread.
@@ -67,7 +69,8 @@ impl Drain {
     pub fn new(workers: usize) -> Self {
         let work = (0..workers).map(|_| Work::default()).collect();
         let (phase, asked) = (watch::Sender::default(), watch::Sender::default());
-        Self(Arc::new(Shared { phase, asked, work, idle: Notify::new(), ending: AtomicBool::new(false) }))
+        let held = AtomicUsize::new(0);
+        Self(Arc::new(Shared { phase, asked, work, held, idle: Notify::new(), ending: AtomicBool::new(false) }))
     }
 
     /// The signal of one worker, made on its thread. The worker must run [`DrainSignal::follow`].
@@ -109,9 +112,16 @@ impl Drain {
         });
     }
 
-    /// Guards held in all workers. What another worker has just taken or dropped may be missing.
+    /// Guards held in all workers, and by [`Drain::hold`]. What another thread has just taken or dropped may be missing.
     pub fn in_progress(&self) -> usize {
-        self.0.work.iter().map(|work| work.0.load(Ordering::Acquire)).sum()
+        let work: usize = self.0.work.iter().map(|work| work.0.load(Ordering::Acquire)).sum();
+        work.saturating_add(self.0.held.load(Ordering::Acquire))
+    }
+
+    /// Counts as work in progress until dropped, on whatever thread.
+    pub fn hold(&self) -> Held {
+        self.0.held.fetch_add(1, Ordering::AcqRel);
+        Held(self.clone())
     }
 
     /// Whether the process may end: there is no work, and from now on [`DrainSignal::arrive`] lets none in. When there is
@@ -135,6 +145,17 @@ impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = *self.0.phase.borrow();
         f.debug_struct("Drain").field("phase", &phase).field("in_progress", &self.in_progress()).finish()
+    }
+}
+
+/// Work in progress; see [`Drain::hold`].
+#[derive(Debug)]
+pub struct Held(Drain);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.held.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.idle.notify_one();
     }
 }
 
@@ -376,6 +397,15 @@ mod tests {
         assert_eq!(drain.in_progress(), 0);
         assert!(poll!(pin!(two.follow())).is_pending());
         assert!(poll!(pin!(drain.worker_idle())).is_ready(), "it ran out before it knew");
+    }
+
+    #[test]
+    fn mend_23_a_hook_of_the_application_counts_as_work() {
+        let drain = Drain::new(1);
+        let held = drain.hold();
+        assert!(!drain.end() && drain.in_progress() == 1);
+        drop(held);
+        assert!(drain.end());
     }
 
     #[test]

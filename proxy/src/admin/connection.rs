@@ -1,9 +1,9 @@
 //! One connection of an admin listener: its limits and deadlines, and the requests that are refused before anybody
 //! looks at their path.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::routes::{self, Reply};
+use super::routes::{self, Reply, Unanswered};
 use super::{AdminHandles, Audience};
 
 /// Longest time for a request's head, also on an idle connection.
@@ -26,7 +26,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection; a scraper that keeps one alive makes a new one then.
 const LIFE: Duration = Duration::from_secs(120);
 
-/// Time to finish the reply under way when that is over.
+/// Time to write the reply under way when that is over. A probe or hook of the application takes its own time before.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Largest request head in bytes; hyper's smallest is 8 KiB.
@@ -37,7 +37,13 @@ const MAX_FIELDS: usize = 64;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(socket: TcpStream, audience: Audience, handles: &AdminHandles) {
-    let service = service_fn(async |request| Ok::<_, Infallible>(respond(&request, audience, handles).await));
+    let answering = AtomicBool::new(false);
+    let service = service_fn(async |request| {
+        answering.store(true, Ordering::Relaxed);
+        let response = respond(&request, audience, handles).await;
+        answering.store(false, Ordering::Relaxed);
+        response
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -48,14 +54,18 @@ pub(super) async fn serve(socket: TcpStream, audience: Audience, handles: &Admin
     // How a connection of a probe or a browser ends is not worth a line in the log.
     if tokio::time::timeout(LIFE, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(GRACE, connection).await;
+        while tokio::time::timeout(GRACE, connection.as_mut()).await.is_err() && answering.load(Ordering::Relaxed) {}
     }
 }
 
-async fn respond(request: &Request<Incoming>, audience: Audience, handles: &AdminHandles) -> Response<Full<Bytes>> {
+async fn respond(
+    request: &Request<Incoming>,
+    audience: Audience,
+    handles: &AdminHandles,
+) -> Result<Response<Full<Bytes>>, Unanswered> {
     let reply = match refusal(request, audience) {
         Some(refusal) => refusal,
-        None => routes::reply(request, audience, handles).await,
+        None => routes::reply(request, audience, handles).await?,
     };
     let mut response = Response::new(Full::new(reply.body.into()));
     *response.status_mut() = reply.status;
@@ -67,7 +77,7 @@ async fn respond(request: &Request<Incoming>, audience: Audience, handles: &Admi
     if let Some(allow) = reply.allow {
         set(header::ALLOW, allow);
     }
-    response
+    Ok(response)
 }
 
 /// Why a request is not looked at any further.

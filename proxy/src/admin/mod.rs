@@ -44,6 +44,7 @@ use tulle_identity::tls::MeshTls;
 use crate::config::Snapshot;
 use crate::config::status::Status;
 use crate::dns::DnsView;
+use crate::drain::Held;
 use crate::telemetry::Telemetry;
 
 /// Connections of one listener at a time; more wait in the kernel's queue.
@@ -84,6 +85,9 @@ pub trait Control: Send + Sync {
 
     /// Whether draining has begun.
     fn is_draining(&self) -> bool;
+
+    /// Keeps a draining process from ending until what is returned is dropped.
+    fn hold(&self) -> Held;
 
     /// The log filter in force: `info`, `info,tulle_proxy=debug`.
     fn log_filter(&self) -> String;

@@ -83,13 +83,33 @@ const PROBES: &str = "/app-health/";
 /// Pages of the status listener.
 const NETWORK: [(&str, Page, &str); 2] = [("/healthz/ready", Page::Ready, ""), ("/metrics", Page::Metrics, "")];
 
+/// A lifecycle hook that the application did not answer: the connection is closed without a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the application did not answer its lifecycle hook")]
+pub(super) struct Unanswered;
+
 /// The reply to a request.
-pub(super) async fn reply<B>(request: &Request<B>, audience: Audience, handles: &AdminHandles) -> Reply {
+///
+/// # Errors
+/// There must not be one.
+pub(super) async fn reply<B>(
+    request: &Request<B>,
+    audience: Audience,
+    handles: &AdminHandles,
+) -> Result<Reply, Unanswered> {
     let path = request.uri().path();
-    let probe = audience == Audience::Network && request.method() == Method::GET && path.starts_with(PROBES);
-    if probe && let Some(answer) = handles.application.probe(path).await {
-        return answer;
+    if audience == Audience::Network && request.method() == Method::GET && path.starts_with(PROBES) {
+        // A proxy that is asked to end before its application waits for the end of the application's preStop.
+        let _held = handles.application.is_hook(path).then(|| handles.control.hold());
+        if let Some(answer) = handles.application.probe(path, request.headers()).await {
+            return answer;
+        }
     }
+    Ok(page(request, audience, handles).await)
+}
+
+async fn page<B>(request: &Request<B>, audience: Audience, handles: &AdminHandles) -> Reply {
+    let path = request.uri().path();
     let pages: &[_] = match audience {
         Audience::Local => &LOCAL,
         Audience::Network => &NETWORK,

@@ -14,6 +14,7 @@ use tulle_identity::{csr, csr::PendingKey};
 
 use super::*;
 use crate::base::protocol::Protocol;
+use crate::config::bootstrap::{Check, Probe, Reference};
 use crate::config::cluster::{Cluster, HttpVersion, Limits, Policy, RetryBudget};
 use crate::config::endpoint::{Endpoint, Endpoints, Health};
 use crate::config::listener::{Inbound, InboundPort, MtlsMode, Outbound};
@@ -42,6 +43,10 @@ impl Control for Recorder {
 
     fn quit(&self) {
         self.0.quitting.store(true, Ordering::Relaxed);
+    }
+
+    fn hold(&self) -> Held {
+        crate::drain::Drain::new(1).hold()
     }
 
     fn is_draining(&self) -> bool {
@@ -73,6 +78,10 @@ struct Fixture {
 
 impl Fixture {
     async fn start() -> Self {
+        Self::with(Application::default()).await
+    }
+
+    async fn with(application: Application) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let admin = Admin::bind(any, any).await.unwrap();
         let (local, status) = admin.addresses().unwrap();
@@ -84,7 +93,7 @@ impl Fixture {
             keys: key,
             status: facts.clone(),
             telemetry: Telemetry::new(MAX_SERIES, None),
-            application: Application::default(),
+            application,
             dns: None,
             control: Box::new(Recorder(recorded.clone())),
         };
@@ -394,4 +403,20 @@ async fn large_requests_are_refused() {
     assert_eq!(ask(fixture.local, &head(&"x: y\r\n".repeat(100))).await.0, 431);
     assert!(!fixture.recorded.draining.load(Ordering::Relaxed));
     assert_eq!(ask(fixture.local, &head("content-length: 0\r\n")).await.0, 200);
+}
+
+#[tokio::test]
+async fn mend_23_a_hook_that_nobody_answers_closes_the_connection() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let check = Check::Http { tls: false, page: Reference::of_probe("/"), headers: Vec::new() };
+    let hook = Ok(Probe { check, port: nobody, timeout: None });
+    let probes = [("/app-health/web/prestop".to_owned(), hook)].into();
+    let application = Application { probes, ..Application::default() };
+    let fixture = Fixture::with(application).await;
+    let mut socket = TcpStream::connect(fixture.status).await.unwrap();
+    socket.write_all(b"GET /app-health/web/prestop HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut reply = Vec::new();
+    let _ = socket.read_to_end(&mut reply).await;
+    assert_eq!(String::from_utf8_lossy(&reply), "", "a response of any kind would be a success");
+    assert_eq!(fixture.network("GET", "/app-health/web/livez").await.0, 404);
 }

@@ -1,70 +1,48 @@
-//! One probe: HTTP, TCP or gRPC health, as the kubelet performs them.
+//! One probe or lifecycle hook over TCP or gRPC health; HTTP is in `get`. As the kubelet performs them.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Full, Limited};
-use hyper::client::conn::{http1, http2};
+use bytes::{BufMut as _, BytesMut};
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::tls;
+use super::get;
 use crate::config::bootstrap::{Check, Probe};
 
-/// The status for the kubelet, and why.
-type Bad = (StatusCode, String);
+/// Why a probe fails.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// The status for the kubelet, whose Events show it.
+    pub(super) status: StatusCode,
+    /// Why, in words.
+    pub(super) reason: String,
+    /// The application answered: a hook asks for no more.
+    pub(super) answered: bool,
+}
 
-/// Most bytes of a gRPC health reply.
-const GRPC_REPLY: usize = 4096;
+impl Failed {
+    /// The application did not answer, or not in the probe's protocol.
+    pub(super) fn unanswered(reason: impl std::fmt::Display) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, reason: reason.to_string(), answered: false }
+    }
+}
 
-/// Performs a probe; the caller bounds its time.
-pub(super) async fn run(probe: &Probe, address: SocketAddr) -> Result<(), Bad> {
-    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+/// Performs a probe; the caller bounds its time. The status for the kubelet: 200, or a redirect that it reports as a warning.
+pub(super) async fn run(probe: &Probe, address: SocketAddr, agent: &HeaderValue) -> Result<StatusCode, Failed> {
     match &probe.check {
-        Check::Tcp => Ok(()),
-        Check::Http { tls: false, .. } => http(probe, stream, address).await,
-        Check::Http { tls: true, .. } => {
-            let stream = tls::connect(stream, address.ip()).await.map_err(unreachable)?;
-            Box::pin(http(probe, stream, address)).await
+        Check::Tcp => TcpStream::connect(address).await.map(|_| StatusCode::OK).map_err(Failed::unanswered),
+        Check::Http { tls, page, headers } => {
+            let first = get::Page::of_probe(*tls, address, page);
+            Box::pin(get::Asker { address: address.ip(), headers, agent, hook: probe.timeout.is_none() }.run(first))
+                .await
         }
-        Check::Grpc { service } => grpc(service, stream, address).await,
+        Check::Grpc { service } => grpc(service, address, agent).await,
     }
-}
-
-fn unreachable(error: impl std::fmt::Display) -> Bad {
-    (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-}
-
-async fn http(
-    probe: &Probe,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    address: SocketAddr,
-) -> Result<(), Bad> {
-    let Check::Http { path, headers, .. } = &probe.check else { return Ok(()) };
-    let mut request = Request::get(path.as_str())
-        .header(header::USER_AGENT, concat!("kube-probe/tulle-", env!("CARGO_PKG_VERSION")))
-        .header(header::ACCEPT, "*/*")
-        .header(header::CONNECTION, "close");
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    if !headers.iter().any(|(name, _)| name == header::HOST) {
-        request = request.header(header::HOST, address.to_string());
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(unreachable)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
-    let response = driven(connection, sender.send_request(request)).await.map_err(unreachable)?;
-    let status = response.status();
-    if status.is_success() || status.is_redirection() {
-        return Ok(());
-    }
-    // The kubelet's Events show the application's own status.
-    let shown = if status.is_client_error() || status.is_server_error() { status } else { StatusCode::BAD_GATEWAY };
-    Err((shown, format!("it answers {status}")))
 }
 
 /// The answer that comes over `connection`, also when the connection ends with it.
@@ -76,6 +54,9 @@ pub(super) async fn driven<T>(connection: impl Future, answer: impl Future<Outpu
         _ = connection => answer.await,
     }
 }
+
+/// Most bytes of a gRPC health reply.
+const GRPC_REPLY: usize = 4096;
 
 /// `grpc.health.v1.HealthCheckRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -91,7 +72,8 @@ struct HealthResponse {
     status: i32,
 }
 
-async fn grpc(service: &str, stream: TcpStream, address: SocketAddr) -> Result<(), Bad> {
+async fn grpc(service: &str, address: SocketAddr, agent: &HeaderValue) -> Result<StatusCode, Failed> {
+    let stream = TcpStream::connect(address).await.map_err(Failed::unanswered)?;
     let message = HealthRequest { service: service.to_owned() }.encode_to_vec();
     let mut body = BytesMut::with_capacity(message.len().saturating_add(5));
     body.put_u8(0);
@@ -100,24 +82,24 @@ async fn grpc(service: &str, stream: TcpStream, address: SocketAddr) -> Result<(
     let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
-        .header(header::USER_AGENT, concat!("kube-probe/tulle-", env!("CARGO_PKG_VERSION")))
+        .header(header::USER_AGENT, agent)
         .body(Full::new(body.freeze()))
-        .map_err(unreachable)?;
+        .map_err(Failed::unanswered)?;
     let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(unreachable)?;
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(Failed::unanswered)?;
     let answer = async move {
-        let response = sender.send_request(request).await.map_err(unreachable)?;
+        let response = sender.send_request(request).await.map_err(Failed::unanswered)?;
         let mut status = grpc_status(response.headers());
-        let body = Limited::new(response.into_body(), GRPC_REPLY).collect().await.map_err(unreachable)?;
+        let body = Limited::new(response.into_body(), GRPC_REPLY).collect().await.map_err(Failed::unanswered)?;
         status = status.or_else(|| body.trailers().and_then(grpc_status));
-        Ok::<_, Bad>((status, body.to_bytes()))
+        Ok::<_, Failed>((status, body.to_bytes()))
     };
     let (status, body) = driven(connection, answer).await?;
     let served = body.get(5..).and_then(|message| HealthResponse::decode(message).ok()).map(|reply| reply.status);
     match (status.as_deref(), served) {
-        (None | Some("0"), Some(1)) => Ok(()),
-        (None | Some("0"), _) => Err(unreachable("its health service does not say SERVING")),
-        (Some(status), _) => Err(unreachable(format!("its health service answers with gRPC status {status}"))),
+        (None | Some("0"), Some(1)) => Ok(StatusCode::OK),
+        (None | Some("0"), _) => Err(Failed::unanswered("its health service does not say SERVING")),
+        (Some(status), _) => Err(Failed::unanswered(format!("its health service answers with gRPC status {status}"))),
     }
 }
 

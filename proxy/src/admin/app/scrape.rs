@@ -31,7 +31,7 @@ pub(super) async fn fetch(scrape: &Scrape, address: SocketAddr) -> Result<String
 async fn get(scrape: &Scrape, address: SocketAddr) -> Result<String, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
-    let request = Request::get(scrape.path.as_str())
+    let request = Request::get(scrape.page.target()?)
         .header(header::HOST, address.to_string())
         .header(header::ACCEPT, "text/plain;version=0.0.4")
         .header(header::CONNECTION, "close")

@@ -13,13 +13,15 @@ mod cpus;
 /// What the injector hands over about the application.
 mod app;
 
+/// Paths of probes and redirects.
+mod reference;
+
 /// Nameservers and search path of the workload.
 mod dns;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +33,8 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser};
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
-pub use app::{Check, Probe, Scrape};
+pub use app::{Check, Probe, Probes, Scrape};
+pub use reference::Reference;
 
 /// Settings of this process.
 #[derive(Clone, Debug)]
@@ -90,8 +93,8 @@ pub struct Bootstrap {
     pub leaf_ttl: Option<Duration>,
     /// SO_MARK of the proxy's own connections.
     pub mark: Option<u32>,
-    /// Probes of the application, by the path at which the status listener is asked for them.
-    pub app_probes: BTreeMap<String, Probe>,
+    /// Probes and lifecycle hooks of the application.
+    pub app_probes: Probes,
     /// The application's own metrics.
     pub app_metrics: Option<Scrape>,
     /// Only wait, for so long at most, until the proxy of this pod is ready.
