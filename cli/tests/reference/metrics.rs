@@ -17,10 +17,11 @@ use tulle_proxy::admin::{Admin, AdminHandles, Application, Control};
 use tulle_proxy::base::failure::Reason;
 use tulle_proxy::base::protocol::Protocol;
 use tulle_proxy::config::Snapshot;
-use tulle_proxy::config::bootstrap::{Bootstrap, Dns, Scrape};
+use tulle_proxy::config::bootstrap::{Bootstrap, Dns, Reference, Scrape};
 use tulle_proxy::config::demand::Demand;
 use tulle_proxy::config::status::Status;
 use tulle_proxy::dns::{self, DnsView};
+use tulle_proxy::drain::{Drain, Held};
 use tulle_proxy::telemetry::counters::Outcome;
 use tulle_proxy::telemetry::labels::{Destination, Direction, Party, RequestLabels, TcpLabels};
 use tulle_proxy::telemetry::{MAX_SERIES, Telemetry};
@@ -112,7 +113,7 @@ async fn proxy() -> String {
         status: Status::default(),
         telemetry,
         application: Application {
-            scrape: Some(Scrape { port: 1, path: "/metrics".parse().expect("a path") }),
+            scrape: Some(Scrape { port: 1, page: Reference::of_probe("/metrics") }),
             ..Application::default()
         },
         dns: Some(dns().await),
@@ -179,6 +180,10 @@ impl Control for Idle {
     fn drain(&self) {}
 
     fn quit(&self) {}
+
+    fn hold(&self) -> Held {
+        Drain::new(0).hold()
+    }
 
     fn is_draining(&self) -> bool {
         false
