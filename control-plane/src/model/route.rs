@@ -17,10 +17,8 @@ pub struct Route {
     pub generation: i64,
     /// The Services it is for.
     pub parents: Vec<Parent>,
-    /// What it says, in the order written; of its last good version when there is a fault in this one.
+    /// Its rules, in the order written. A rule that cannot be carried out is among them and says why.
     pub rules: Arc<[Rule]>,
-    /// Why it is not in force as written.
-    pub fault: Option<Arc<str>>,
 }
 
 impl Route {
@@ -41,6 +39,10 @@ pub struct Parent {
     pub port: Option<Port>,
     /// One port of it, by name.
     pub section: Option<Arc<str>>,
+    /// The group as written, when it is not the one of Services.
+    pub group: Option<Arc<str>>,
+    /// Why the reference means nothing, and the route is not in force there.
+    pub fault: Option<Arc<str>>,
 }
 
 /// What becomes of requests that match.
@@ -58,6 +60,17 @@ pub struct Rule {
     pub timeout: Option<Duration>,
     /// Longest time of one attempt; zero: none.
     pub try_timeout: Option<Duration>,
+    /// Why the rule is not carried out: requests that match it are answered with 500.
+    pub refused: Option<Refusal>,
+}
+
+/// Why a rule is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// Field and reason, for people.
+    pub reason: Arc<str>,
+    /// A filter refers to an object of a kind that Tulle does not have.
+    pub unknown_kind: bool,
 }
 
 /// Conditions on a request, all of which hold.
@@ -76,8 +89,10 @@ pub struct Match {
 }
 
 /// How specific a match is, most important first.
+/// The last number is 1 where a condition could not be read and was left out: of what is alike such a match goes first,
+/// so that requests it may have meant do not go elsewhere.
 /// Source: Gateway API, the precedence of `HTTPRouteRule.matches` and of `GRPCRouteRule.matches`.
-pub type Rank = [u32; 5];
+pub type Rank = [u32; 6];
 
 /// A condition on a path, without its query.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

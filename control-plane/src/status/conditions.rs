@@ -162,8 +162,9 @@ fn parents(generation: i64, verdicts: &[Verdict], before: &Value, now: &Value) -
     let known: Vec<Value> = before["parents"].as_array().cloned().unwrap_or_default();
     let ours = |parent: &&Value| parent["controllerName"] == CONTROLLER;
     let mut all: Vec<Value> = known.iter().filter(|parent| !ours(parent)).cloned().collect();
-    for Verdict { parent, accepted, resolved } in verdicts {
-        let mut reference = json!({"group": "", "kind": "Service", "name": &*parent.service.name});
+    for Verdict { parent, accepted, resolved, partly_invalid } in verdicts {
+        let group = parent.group.as_deref().unwrap_or_default();
+        let mut reference = json!({"group": group, "kind": "Service", "name": &*parent.service.name});
         if let Some(namespace) = &parent.namespace {
             reference["namespace"] = json!(&**namespace);
         }
@@ -175,7 +176,8 @@ fn parents(generation: i64, verdicts: &[Verdict], before: &Value, now: &Value) -
         }
         let before = known.iter().filter(ours).find(|known| known["parentRef"] == reference);
         let before = before.map_or(Value::Null, |known| known["conditions"].clone());
-        let wanted = [("Accepted", accepted), ("ResolvedRefs", resolved)];
+        let mut wanted = vec![("Accepted", accepted), ("ResolvedRefs", resolved)];
+        wanted.extend(partly_invalid.as_ref().map(|condition| ("PartiallyInvalid", condition)));
         all.push(json!({
             "parentRef": reference,
             "controllerName": CONTROLLER,
@@ -216,9 +218,16 @@ mod tests {
     use crate::model::{Key, Port};
 
     fn verdict(holds: bool) -> Verdict {
-        let parent = Parent { service: Key::new("shop", "web"), namespace: None, port: Port::new(80), section: None };
+        let parent = Parent {
+            service: Key::new("shop", "web"),
+            namespace: None,
+            port: Port::new(80),
+            section: None,
+            group: None,
+            fault: None,
+        };
         let of = |reason| Condition { holds, reason, message: "so".into() };
-        Verdict { parent, accepted: of("Accepted"), resolved: of("ResolvedRefs") }
+        Verdict { parent, accepted: of("Accepted"), resolved: of("ResolvedRefs"), partly_invalid: None }
     }
 
     #[test]

@@ -85,16 +85,16 @@ impl RulesInput {
     }
 
     fn action(&self, base: &ActionInput, one: &Match, rule: &Rule, targets: &[Option<(Key, Port)>]) -> route::Action {
+        if rule.refused.is_some() {
+            return nowhere();
+        }
         if let Some(to) = &rule.redirect {
             return route::Action::Redirect(self.redirect(one, to));
         }
         let weights = rule.backends.iter().map(|backend| backend.weight);
         let shares: Vec<_> = targets.iter().zip(weights).filter(|(_, weight)| *weight > 0).collect();
         if shares.iter().all(|(target, _)| target.is_none()) {
-            return route::Action::DirectResponse(DirectResponseAction {
-                status: NOWHERE.into(),
-                ..DirectResponseAction::default()
-            });
+            return nowhere();
         }
         let mut action = base.within(rule.timeout, rule.try_timeout).build();
         let name = |target: &Option<(Key, Port)>| match target {
@@ -155,6 +155,10 @@ impl RulesInput {
             ..RedirectAction::default()
         }
     }
+}
+
+fn nowhere() -> route::Action {
+    route::Action::DirectResponse(DirectResponseAction { status: NOWHERE.into(), ..DirectResponseAction::default() })
 }
 
 fn rewrite(action: &mut RouteAction, one: &Match, rule: &Rule) {

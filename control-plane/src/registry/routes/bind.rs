@@ -36,7 +36,8 @@ fn claims(route: &Route, service: &Service, port: &ServicePort) -> bool {
 
 /// Whether a parent means this port of its service.
 pub(super) fn names(parent: &Parent, port: &ServicePort) -> bool {
-    parent.port.is_none_or(|number| number == port.port)
+    parent.fault.is_none()
+        && parent.port.is_none_or(|number| number == port.port)
         && parent.section.as_ref().is_none_or(|name| *name == port.name)
 }
 

@@ -49,6 +49,8 @@ pub struct Verdict {
     pub accepted: Condition,
     /// Whether all it refers to is there and may be used.
     pub resolved: Condition,
+    /// Some of its rules are not carried out; none when all are, or none is.
+    pub partly_invalid: Option<Condition>,
 }
 
 /// One condition of a status.

@@ -51,18 +51,20 @@ impl Lack {
 /// What each parent makes of `route`, and what of that is a problem.
 pub(in crate::registry) fn verdicts(index: &Index, route: &Arc<Route>, problems: &mut Vec<Problem>) -> RouteView {
     let resolved = resolved(index, route);
-    if !resolved.holds {
+    // A filter's kind is told by the route's source.
+    if !resolved.holds && !route.rules.iter().filter_map(|rule| rule.refused.as_ref()).any(|r| r.unknown_kind) {
         let reason = format!("{}; such requests are answered with 500", resolved.message);
         problems.push(Problem::new(Severity::Warning, route.object.clone(), "spec.rules", reason));
     }
     let mut verdict = |(number, parent): (usize, &Parent)| {
         let accepted = accepted(index, route, parent);
         // What is wrong with the route itself is told by its source.
-        if !accepted.holds && route.fault.is_none() {
+        if !accepted.holds && parent.fault.is_none() && accepted.reason != "UnsupportedValue" {
             let field = format!("spec.parentRefs[{number}]");
             problems.push(Problem::new(Severity::Error, route.object.clone(), &field, &*accepted.message));
         }
-        Verdict { parent: parent.clone(), accepted, resolved: resolved.clone() }
+        let partly_invalid = partly_invalid(route).filter(|_| accepted.holds);
+        Verdict { parent: parent.clone(), accepted, resolved: resolved.clone(), partly_invalid }
     };
     let verdicts = route.parents.iter().enumerate().map(&mut verdict).collect();
     RouteView { route: route.clone(), verdicts }
@@ -70,6 +72,10 @@ pub(in crate::registry) fn verdicts(index: &Index, route: &Arc<Route>, problems:
 
 fn resolved(index: &Index, route: &Route) -> Condition {
     let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    let refused = route.rules.iter().filter_map(|rule| rule.refused.as_ref()).find(|refused| refused.unknown_kind);
+    if let Some(refused) = refused {
+        return Condition::fails("InvalidKind", refused.reason.clone());
+    }
     let lack = backends.filter_map(|backend| Lack::of(index, &route.object, &backend.to)).next();
     match lack {
         Some(Lack { reason, message }) => Condition::fails(reason, message),
@@ -78,9 +84,8 @@ fn resolved(index: &Index, route: &Route) -> Condition {
 }
 
 fn accepted(index: &Index, route: &Route, parent: &Parent) -> Condition {
-    if let Some(fault) = &route.fault {
-        let kept = if route.rules.is_empty() { "" } else { "; its last good version stays in force" };
-        return Condition::fails("UnsupportedValue", format!("{fault}{kept}"));
+    if let Some(fault) = &parent.fault {
+        return Condition::fails("NoMatchingParent", fault.clone());
     }
     let Some(service) = index.service(&parent.service) else {
         return Condition::fails("NoMatchingParent", format!("there is no Service {} in the mesh", parent.service));
@@ -100,8 +105,28 @@ fn accepted(index: &Index, route: &Route, parent: &Parent) -> Condition {
             "Conflicted",
             format!("the older {} is on Service {}, and a port has routes of one kind", rival.object, parent.service),
         ),
-        None => Condition::holds("Accepted", "it is in force"),
+        None => match refused(route) {
+            Some(reasons) if route.rules.iter().all(|rule| rule.refused.is_some()) => {
+                Condition::fails("UnsupportedValue", format!("all requests are answered with 500: {reasons}"))
+            }
+            Some(_) | None => Condition::holds("Accepted", "it is in force"),
+        },
     }
+}
+
+/// Whether some rules are not carried out while others are; none when that is not so.
+/// Source: Gateway API, `RouteConditionPartiallyInvalid`, which wants the first words of the message.
+fn partly_invalid(route: &Route) -> Option<Condition> {
+    let reasons = refused(route).filter(|_| route.rules.iter().any(|rule| rule.refused.is_none()))?;
+    let message = format!("Dropped Rule: requests that match it are answered with 500: {reasons}");
+    Some(Condition { holds: true, reason: "UnsupportedValue", message: message.into() })
+}
+
+/// Why rules are not carried out; none when all are.
+fn refused(route: &Route) -> Option<String> {
+    let reasons: Vec<&str> =
+        route.rules.iter().filter_map(|rule| rule.refused.as_ref()).map(|refused| &*refused.reason).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 fn no_http(index: &Index, service: &Service, ports: &[&ServicePort]) -> Condition {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::Location;
 
-use super::super::object::{self, At, Converted, LastGood, Located};
+use super::super::object::{self, At, Converted, Exact, LastGood, Located, RouteManifest, RuleShape};
 use super::list::ListManifest;
 use crate::model::Origin;
 use crate::model::delta::Item;
@@ -128,9 +128,9 @@ impl Document<'_> {
             ("discovery.k8s.io/v1", "EndpointSlice") => object::endpoint_slice(&at, &self.parse()?),
             ("tulle.io/v1alpha1", "Workload") => object::workload(&at, &self.parse()?),
             ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => {
-                object::http_route(&at, &self.parse()?, last)
+                object::http_route(&at, &self.route()?)
             }
-            ("gateway.networking.k8s.io/v1", "GRPCRoute") => object::grpc_route(&at, &self.parse()?, last),
+            ("gateway.networking.k8s.io/v1", "GRPCRoute") => object::grpc_route(&at, &self.route()?),
             ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => {
                 object::grant(&at, &self.parse()?)
             }
@@ -142,6 +142,11 @@ impl Document<'_> {
             // Manifests of an application hold much that is none of a mesh's business.
             _ => Ok(Converted::default()),
         }
+    }
+
+    /// A route: whole, and where a part of it cannot be read, part by part.
+    fn route<R: RuleShape>(&self) -> Result<RouteManifest<R>, Problem> {
+        self.parse::<Exact<R>>().map(RouteManifest::from).or_else(|_| self.parse())
     }
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {

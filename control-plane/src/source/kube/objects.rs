@@ -58,13 +58,13 @@ impl Objects<WorkloadManifest> {
 
 impl Objects<HttpRouteManifest> {
     pub(super) fn http_route() -> Self {
-        Self::of(Kind::HttpRoute, |manifest, last| object::http_route(&At::NOWHERE, manifest, last))
+        Self::of(Kind::HttpRoute, |manifest, _| object::http_route(&At::NOWHERE, manifest))
     }
 }
 
 impl Objects<GrpcRouteManifest> {
     pub(super) fn grpc_route() -> Self {
-        Self::of(Kind::GrpcRoute, |manifest, last| object::grpc_route(&At::NOWHERE, manifest, last))
+        Self::of(Kind::GrpcRoute, |manifest, _| object::grpc_route(&At::NOWHERE, manifest))
     }
 }
 

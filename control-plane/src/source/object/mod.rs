@@ -18,7 +18,9 @@ use crate::model::{Kind, Namespace, Object, Problem};
 
 pub(super) use at::{At, LastGood, Located};
 pub(super) use endpoint_slice::{EndpointSliceManifest, endpoint_slice};
-pub(super) use gateway::{GrantManifest, GrpcRouteManifest, HttpRouteManifest, grant, grpc_route, http_route};
+pub(super) use gateway::{
+    Exact, GrantManifest, GrpcRouteManifest, HttpRouteManifest, RouteManifest, RuleShape, grant, grpc_route, http_route,
+};
 pub(super) use meta::Meta;
 pub(super) use pod::{NodeManifest, Pod, PodManifest, node, pod};
 pub(super) use service::{ServiceManifest, service};

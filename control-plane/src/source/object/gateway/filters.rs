@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Asked;
 use super::text;
@@ -13,9 +14,17 @@ use tulle_proto::fields;
 
 /// A filter as written: its type, and the part that this type has.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct FilterManifest {
     r#type: Located<String>,
+    #[serde(rename = "requestMirror")]
+    _request_mirror: Option<IgnoredAny>,
+    #[serde(rename = "cors")]
+    _cors: Option<IgnoredAny>,
+    #[serde(rename = "externalAuth")]
+    _external_auth: Option<IgnoredAny>,
+    #[serde(rename = "extensionRef")]
+    _extension_ref: Option<IgnoredAny>,
     request_header_modifier: Option<FieldsManifest>,
     response_header_modifier: Option<FieldsManifest>,
     request_redirect: Option<RedirectManifest>,
@@ -23,7 +32,7 @@ pub(super) struct FilterManifest {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct FieldsManifest {
     set: Option<Vec<FieldManifest>>,
     add: Option<Vec<FieldManifest>>,
@@ -31,13 +40,14 @@ struct FieldsManifest {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct FieldManifest {
     name: Located<String>,
     value: Located<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RedirectManifest {
     scheme: Option<Located<String>>,
     hostname: Option<Located<String>>,
@@ -47,13 +57,14 @@ struct RedirectManifest {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RewriteManifest {
     hostname: Option<Located<String>>,
     path: Option<PathManifest>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PathManifest {
     r#type: Located<String>,
     replace_full_path: Option<Located<String>>,
@@ -63,6 +74,11 @@ struct PathManifest {
 /// What a kind of route has of filters, in the order messages list them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kinds(pub(super) &'static [&'static str]);
+
+/// Whether a filter refers to an object of another kind.
+pub(super) fn has_unknown(written: Option<&[FilterManifest]>) -> bool {
+    written.into_iter().flatten().any(|filter| filter.r#type.as_str() == "ExtensionRef")
+}
 
 /// Reads the filters of a rule.
 pub(super) fn filters(

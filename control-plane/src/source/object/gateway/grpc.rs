@@ -6,30 +6,28 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tulle_proto::pattern;
 
-use super::filters::{FilterManifest, Kinds, filters};
+use super::filters::{FilterManifest, Kinds, filters, has_unknown};
+use super::read::{RouteManifest, RuleShape};
 use super::refs::{BackendManifest, backends};
 use super::text::{self, ValueManifest};
-use super::{Asked, Spec, matches, route};
+use super::{Asked, RuleKind, route};
 use crate::model::route::{Match, PathMatch, Rule};
 use crate::model::{Kind, Problem};
 use crate::source::object::Converted;
-use crate::source::object::at::{At, LastGood, Located};
-use crate::source::object::meta::Meta;
+use crate::source::object::at::{At, Located};
 
 /// Filters of a GRPCRoute.
 pub(super) const FILTERS: Kinds = Kinds(&["RequestHeaderModifier", "ResponseHeaderModifier"]);
 
-/// A GRPCRoute as written. Hosts are not looked at: a route of a Service is for all names of that.
-#[derive(Clone, Debug, Deserialize)]
-pub(in crate::source) struct GrpcRouteManifest {
-    pub(in crate::source) metadata: Meta,
-    #[serde(default)]
-    spec: Spec<RuleManifest>,
-}
+/// A GRPCRoute as written.
+pub(in crate::source) type GrpcRouteManifest = RouteManifest<RuleManifest>;
 
+/// A rule as written.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RuleManifest {
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::source) struct RuleManifest {
+    #[serde(rename = "name")]
+    _name: Option<IgnoredAny>,
     matches: Option<Vec<MatchManifest>>,
     filters: Option<Vec<FilterManifest>>,
     backend_refs: Option<Vec<BackendManifest>>,
@@ -37,58 +35,72 @@ struct RuleManifest {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct MatchManifest {
+#[serde(deny_unknown_fields)]
+pub(in crate::source) struct MatchManifest {
     method: Option<MethodManifest>,
     headers: Option<Vec<ValueManifest>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct MethodManifest {
     r#type: Option<Located<String>>,
     service: Option<Located<String>>,
     method: Option<Located<String>>,
 }
 
-pub(in crate::source) fn grpc_route(
-    at: &At<'_>,
-    manifest: &GrpcRouteManifest,
-    last: LastGood<'_>,
-) -> Result<Converted, Problem> {
-    route((at, Kind::GrpcRoute, last), &manifest.metadata, &manifest.spec, rule)
+pub(in crate::source) fn grpc_route(at: &At<'_>, manifest: &GrpcRouteManifest) -> Result<Converted, Problem> {
+    route(at, Kind::GrpcRoute, manifest)
 }
 
-fn rule(asked: &Asked<'_>, written: &RuleManifest) -> Result<Rule, Problem> {
-    if written.session_persistence.is_some() {
-        return Err(asked.part("sessionPersistence").fault("sessionPersistence is not supported: leave it out"));
+impl RuleShape for RuleManifest {
+    type Match = MatchManifest;
+}
+
+impl RuleKind for RuleManifest {
+    fn matches(&self) -> &[MatchManifest] {
+        self.matches.as_deref().unwrap_or_default()
     }
-    let everything = Match {
-        rank: [0; 5],
-        path: PathMatch::Prefix("/".into()),
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-    };
-    let (changes, redirect) = filters(asked, FILTERS, written.filters.as_ref())?;
-    Ok(Rule {
-        matches: matches(asked, written.matches.as_ref(), everything, one)?,
-        changes,
-        redirect,
-        backends: backends(asked, written.backend_refs.as_ref())?,
-        timeout: None,
-        try_timeout: None,
-    })
-}
 
-fn one(asked: &Asked<'_>, written: &MatchManifest) -> Result<Match, Problem> {
-    let headers = text::headers(&asked.part("headers"), written.headers.as_deref().unwrap_or_default())?;
-    let (path, service, method) = match &written.method {
-        Some(method) => call(&asked.part("method"), method)?,
-        None => (PathMatch::Prefix("/".into()), 0, 0),
-    };
-    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    // The longest service, the longest method, the most header fields.
-    let rank = [count(service), count(method), count(headers.len()), 0, 0];
-    Ok(Match { rank, path, method: None, headers, query: Vec::new() })
+    fn one(asked: &Asked<'_>, written: &MatchManifest, faults: &mut Vec<Problem>) -> Match {
+        let headers = text::headers(&asked.part("headers"), written.headers.as_deref().unwrap_or_default(), faults);
+        let everything = (PathMatch::Prefix("/".into()), 0, 0);
+        let (path, service, method) = match written.method.as_ref().map(|method| call(&asked.part("method"), method)) {
+            Some(Ok(found)) => found,
+            Some(Err(problem)) => {
+                faults.push(problem);
+                everything
+            }
+            None => everything,
+        };
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        // The longest service, the longest method, the most header fields.
+        let rank = [count(service), count(method), count(headers.len()), 0, 0, 0];
+        Match { rank, path, method: None, headers, query: Vec::new() }
+    }
+
+    fn everything() -> Match {
+        Match {
+            rank: [0; 6],
+            path: PathMatch::Prefix("/".into()),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+
+    fn act(&self, asked: &Asked<'_>, _: &[Match]) -> Result<Rule, Problem> {
+        if self.session_persistence.is_some() {
+            return Err(asked.part("sessionPersistence").fault("sessionPersistence is not supported: leave it out"));
+        }
+        let (changes, redirect) = filters(asked, FILTERS, self.filters.as_ref())?;
+        let backends = backends(asked, self.backend_refs.as_ref())?;
+        Ok(Rule { changes, redirect, backends, ..Rule::default() })
+    }
+
+    fn has_unknown_filter(&self) -> bool {
+        has_unknown(self.filters.as_deref())
+    }
 }
 
 /// The path of the calls that match, and the lengths of the names of service and method.

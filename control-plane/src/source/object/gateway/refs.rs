@@ -1,5 +1,7 @@
 //! References of routes: to the Services they are for, and to those that requests go to.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -8,13 +10,17 @@ use crate::model::route::{Backend, Parent, To};
 use crate::model::{Key, Port, Problem};
 use crate::source::object::at::Located;
 
+/// Group of a parent that names none.
+/// Source: Gateway API, `ParentReference.group`.
+const GROUP: &str = "gateway.networking.k8s.io";
+
 /// Largest weight.
 /// Source: Gateway API, `BackendRef.weight`.
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// A reference to a parent, as written.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ParentManifest {
     group: Option<String>,
     kind: Option<String>,
@@ -26,7 +32,7 @@ pub(super) struct ParentManifest {
 
 /// A reference to a destination, as written.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct BackendManifest {
     group: Option<String>,
     kind: Option<String>,
@@ -37,23 +43,83 @@ pub(super) struct BackendManifest {
     filters: Option<Vec<IgnoredAny>>,
 }
 
-/// The parents that are Services; a Gateway is another one's to serve.
-pub(super) fn parents(asked: &Asked<'_>, written: &[ParentManifest]) -> Result<Vec<Parent>, Problem> {
-    let mut parents = Vec::new();
-    for (index, written) in written.iter().enumerate() {
-        if written.kind.as_deref() != Some("Service") || !matches!(written.group.as_deref(), Some("" | "core")) {
-            continue;
-        }
-        let namespace = written.namespace.as_deref().unwrap_or(&asked.object.key.namespace);
-        let port = written.port.as_ref().map(|port| number(&asked.item(index), port)).transpose()?;
-        parents.push(Parent {
-            service: Key::new(namespace, written.name.as_str()),
-            namespace: written.namespace.as_deref().map(Into::into),
-            port,
-            section: written.section_name.as_deref().map(Into::into),
-        });
+/// A parent whose other fields cannot be read.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NamedParent {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+}
+
+/// A parent, as far as it can be read.
+#[derive(Clone, Debug)]
+pub(super) enum WrittenParent {
+    /// All of it.
+    Read(ParentManifest),
+    /// What it names, and what is wrong with the rest.
+    Wrong(NamedParent, String),
+}
+
+/// The parents that are Services; a Gateway is another one's to serve. A parent that is wrong stays, with its fault.
+pub(super) fn parents(asked: &Asked<'_>, written: &[WrittenParent], faults: &mut Vec<Problem>) -> Vec<Parent> {
+    let parent = |(index, written): (usize, &WrittenParent)| {
+        let asked = asked.item(index);
+        let (found, problem) = match written {
+            WrittenParent::Read(written) => parent(&asked, written)?,
+            WrittenParent::Wrong(NamedParent { group, kind, namespace, name }, reason) => {
+                let named = ParentManifest {
+                    group: group.clone(),
+                    kind: kind.clone(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    section_name: None,
+                    port: None,
+                };
+                let (found, problem) = parent(&asked, &named)?;
+                (found, problem.or_else(|| Some(asked.fault(reason.as_str()))))
+            }
+        };
+        let fault = problem.as_ref().map(|problem| Arc::from(super::said(problem)));
+        faults.extend(problem);
+        Some(Parent { fault, ..found })
+    };
+    written.iter().enumerate().filter_map(parent).collect()
+}
+
+/// A parent that is a Service, or was meant to be one, and what is wrong with it.
+fn parent(asked: &Asked<'_>, written: &ParentManifest) -> Option<(Parent, Option<Problem>)> {
+    if written.kind.as_deref() != Some("Service") {
+        return None;
     }
-    Ok(parents)
+    let group = written.group.as_deref().unwrap_or(GROUP);
+    let mut problem = None;
+    if !matches!(group, "" | "core") {
+        // Services of other groups are another controller's; this group has none.
+        if group != GROUP {
+            return None;
+        }
+        let what = if written.group.is_none() { "group is missing, which means" } else { "group is" };
+        let reason = format!("{what} {GROUP}, which has no Service: the route is not in force for it");
+        problem = Some(asked.part("group").fault(reason).example("\"\""));
+    }
+    let port = match written.port.as_ref().map(|port| number(asked, port)).transpose() {
+        Ok(port) => port,
+        Err(wrong) => {
+            problem = problem.or(Some(wrong));
+            None
+        }
+    };
+    let namespace = written.namespace.as_deref().unwrap_or(&asked.object.key.namespace);
+    let parent = Parent {
+        service: Key::new(namespace, written.name.as_str()),
+        namespace: written.namespace.as_deref().map(Into::into),
+        port,
+        section: written.section_name.as_deref().map(Into::into),
+        group: (!matches!(group, "" | "core")).then(|| group.into()),
+        fault: None,
+    };
+    Some((parent, problem))
 }
 
 /// Where requests go.

@@ -37,7 +37,7 @@ fn an_empty_rule_is_for_everything_and_goes_nowhere() {
     let route = route(&http("[{}]"));
     assert_eq!((route.object.kind, route.generation, route.rules.len()), (Kind::HttpRoute, 4, 1));
     assert_eq!(route.rules[0].matches[0].path, PathMatch::Prefix("/".into()));
-    assert!(route.rules[0].backends.is_empty() && route.fault.is_none());
+    assert!(route.rules[0].backends.is_empty() && route.rules[0].refused.is_none());
 }
 
 #[test]
@@ -144,9 +144,10 @@ fn wrong_routes_are_told_with_a_right_value() {
         let [problem] = &problems[..] else { panic!("{rules}: {problems:?}") };
         assert_eq!((&*problem.field, problem.example.as_deref()), (*field, Some(*example)), "{problem}");
         assert!(problem.reason.contains(part), "{problem}");
-        // It is there without effect, so that its status can say so.
+        // The rule is there, so that requests which match it go nowhere.
         let [Object::Route(route)] = &objects[..] else { panic!("{rules}: {objects:?}") };
-        assert!(route.rules.is_empty() && route.fault.as_ref().is_some_and(|fault| fault.contains(part)), "{route:?}");
+        let refused = route.rules.last().and_then(|rule| rule.refused.as_ref());
+        assert!(refused.is_some_and(|refused| refused.reason.contains(part)), "{route:?}");
     }
     for rules in [
         "[{retry: {attempts: 3}}]",
@@ -156,4 +157,121 @@ fn wrong_routes_are_told_with_a_right_value() {
     ] {
         assert_eq!(read(&http(rules)).1.len(), 1, "{rules}");
     }
+}
+
+/// Rules of which the first cannot be carried out, and what requests it has to take.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("filters: [{type: ExtensionRef, extensionRef: {group: a.example, kind: B, name: c}}]", "/a"),
+    ("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 80}}}]", "/a"),
+    ("filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP}}]", "/a"),
+    ("filters: [{type: CORS, cors: {allowOrigins: ['*']}}]", "/a"),
+    ("filters: [{type: Newest, newest: {a: b}}]", "/a"),
+    ("filters: [{type: URLRewrite, urlRewrite: {hostname: a.example, newest: b}}]", "/a"),
+    ("filters: 5", "/a"),
+    ("retry: {attempts: 2}", "/a"),
+    ("sessionPersistence: {sessionName: a}", "/a"),
+    ("newest: {a: b}", "/a"),
+    ("timeouts: {request: soon}", "/a"),
+    ("timeouts: {request: 5}", "/a"),
+    ("timeouts: {newest: 5s}", "/a"),
+    ("backendRefs: [{name: a, port: 80, filters: [{type: RequestHeaderModifier}]}]", "/a"),
+    ("backendRefs: [{name: a, port: 80, newest: 1}]", "/a"),
+    ("backendRefs: [{name: a, port: 99999}]", "/a"),
+    ("backendRefs: [{name: a, port: 80, weight: -1}]", "/a"),
+    ("backendRefs: [{name: a}]", "/a"),
+];
+
+#[test]
+fn mend_17_a_rule_that_is_not_supported_is_refused_alone() {
+    for (fault, path) in UNSUPPORTED {
+        let good = "{matches: [{path: {value: /blocked}}], backendRefs: [{name: nowhere, port: 80}]}";
+        let rules = format!("[{{matches: [{{path: {{value: {path}}}}}], {fault}}}, {good}]");
+        let (objects, problems) = read(&http(&rules));
+        let [Object::Route(route)] = &objects[..] else { panic!("{fault}: {objects:?} {problems:?}") };
+        assert_eq!((route.rules.len(), problems.len()), (2, 1), "{fault}: {problems:?}");
+        assert!(route.rules[0].refused.is_some() && route.rules[0].backends.is_empty(), "{fault}: {route:?}");
+        assert_eq!(route.rules[0].matches[0].path, PathMatch::Prefix((*path).into()), "{fault}");
+        assert!(route.rules[1].refused.is_none() && route.rules[1].backends.len() == 1, "{fault}: {route:?}");
+    }
+}
+
+/// A condition that cannot be read, and the path, method and header fields that are left of the match.
+const UNREADABLE: &[(&str, &str, Option<&str>, usize)] = &[
+    ("{path: {type: RegularExpression, value: '/admin/('}, method: GET}", "/admin/.*", Some("GET"), 0),
+    ("{path: {type: RegularExpression, value: '/ab*('}}", "/a.*", None, 0),
+    ("{path: {type: RegularExpression, value: '/a|('}}", "/", None, 0),
+    ("{path: {type: Newest, value: /a}}", "/", None, 0),
+    ("{path: {value: /a, newest: true}, method: GET}", "/", Some("GET"), 0),
+    ("{path: {value: /a}, newest: true}", "/a", None, 0),
+    ("{path: {value: /a}, method: get}", "/a", None, 0),
+    (
+        "{path: {value: /a}, headers: [{name: a, value: b}, {name: c, type: RegularExpression, value: '('}]}",
+        "/a",
+        None,
+        1,
+    ),
+    ("{path: {value: /a}, headers: [{name: a, type: Newest, value: b}]}", "/a", None, 0),
+    ("{path: {value: /a}, headers: [{name: a, value: b, newest: true}]}", "/a", None, 0),
+    ("{path: {value: /a}, queryParams: [{name: a, type: Newest, value: b}]}", "/a", None, 0),
+    ("5", "/", None, 0),
+];
+
+#[test]
+fn mend_17_a_match_that_cannot_be_read_takes_at_least_what_was_meant() {
+    for (written, path, method, headers) in UNREADABLE {
+        let (objects, problems) =
+            read(&http(&format!("[{{matches: [{written}], backendRefs: [{{name: a, port: 80}}]}}, {{}}]")));
+        let [Object::Route(route)] = &objects[..] else { panic!("{written}: {objects:?}") };
+        assert_eq!((route.rules.len(), problems.len()), (2, 1), "{written}: {problems:?}");
+        let (rule, everything) = (&route.rules[0], &route.rules[1].matches[0]);
+        let [one] = &rule.matches[..] else { panic!("{written}: {rule:?}") };
+        let (PathMatch::Regex(found) | PathMatch::Prefix(found) | PathMatch::Exact(found)) = &one.path;
+        assert_eq!((&**found, one.method.as_deref(), one.headers.len()), (*path, *method, *headers), "{written}");
+        assert!(rule.refused.is_some() && one.rank > everything.rank, "{written}: before what is for everything");
+    }
+    let (objects, problems) = read(&grpc("[{matches: [{method: {service: a.B, method: 'c d'}}]}, {}]"));
+    let [Object::Route(route)] = &objects[..] else { panic!("{objects:?}") };
+    assert!(route.rules[0].refused.is_some() && problems.len() == 1, "{problems:?}");
+    assert_eq!(route.rules[0].matches[0].path, PathMatch::Prefix("/".into()));
+}
+
+#[test]
+fn mend_17_a_field_of_the_route_that_is_not_known_refuses_its_rules() {
+    let text = http("[{matches: [{path: {value: /a}}]}, {}]").replace("spec:", "spec:\n  newest: 1");
+    let (objects, problems) = read(&text);
+    let [Object::Route(route)] = &objects[..] else { panic!("{objects:?} {problems:?}") };
+    assert!(route.rules.iter().all(|rule| rule.refused.is_some()), "{route:?}");
+    let many = vec!["{path: {value: /a}}"; 129].join(", ");
+    let (objects, problems) = read(&http(&format!("[{{matches: [{many}]}}]")));
+    let [Object::Route(route)] = &objects[..] else { panic!("{objects:?}") };
+    assert_eq!((route.rules.len(), problems.len()), (1, 1));
+    assert!(route.rules[0].refused.is_some() && route.rules[0].matches[0].path == PathMatch::Prefix("/".into()));
+}
+
+#[test]
+fn mend_17_a_route_without_rules_is_for_everything() {
+    let text = http("X").replace("  rules: X\n", "");
+    let [Object::Route(route)] = &read(&text).0[..] else { panic!("no route") };
+    assert_eq!((route.rules.len(), &route.rules[0].matches[0].path), (1, &PathMatch::Prefix("/".into())));
+}
+
+#[test]
+fn mend_22_a_parent_that_means_nothing_is_told() {
+    for (parent, told) in [
+        ("{kind: Service, name: web}", "group is missing"),
+        ("{group: gateway.networking.k8s.io, kind: Service, name: web}", "group is gateway.networking.k8s.io"),
+        ("{group: '', kind: Service, name: web, port: 0}", "0 is not a port"),
+        ("{group: '', kind: Service, name: web, newest: 1}", "unknown field"),
+        ("{group: '', kind: Service, name: web, port: 70000}", "70000"),
+    ] {
+        let text = http("[{}]").replace("{group: '', kind: Service, name: web}", parent);
+        let (objects, problems) = read(&text);
+        let [problem] = &problems[..] else { panic!("{parent}: {problems:?}") };
+        assert!(problem.reason.contains(told) && problem.field.starts_with("spec.parentRefs[0]"), "{problem}");
+        // Its status says so as well.
+        let [Object::Route(route)] = &objects[..] else { panic!("{parent}: {objects:?}") };
+        assert!(route.parents[0].fault.as_ref().is_some_and(|fault| fault.contains(told)), "{route:?}");
+    }
+    let text = http("[{}]").replace("group: ''", "group: other.example");
+    assert_eq!(read(&text), (Vec::new(), Vec::new()), "the Services of others are theirs");
 }

@@ -8,7 +8,7 @@ use tulle_proto::{fields, pattern};
 
 use super::Asked;
 use crate::model::Problem;
-use crate::model::route::{TextMatch, ValueMatch};
+use crate::model::route::{PathMatch, TextMatch, ValueMatch};
 use crate::source::object::at::Located;
 
 /// Longest path, host or value.
@@ -16,6 +16,7 @@ const LONGEST: usize = 4096;
 
 /// A condition on a named value, as written.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ValueManifest {
     r#type: Option<Located<String>>,
     name: Located<String>,
@@ -23,11 +24,7 @@ pub(super) struct ValueManifest {
 }
 
 /// A condition on a text by type; Exact when none is named.
-pub(super) fn condition(
-    asked: &Asked<'_>,
-    kind: Option<&Located<String>>,
-    text: &Located<String>,
-) -> Result<TextMatch, Problem> {
+fn condition(asked: &Asked<'_>, kind: Option<&Located<String>>, text: &Located<String>) -> Result<TextMatch, Problem> {
     match kind.map(|kind| kind.as_str()) {
         None | Some("Exact") => Ok(TextMatch::Exact(text.as_str().into())),
         Some("RegularExpression") => Ok(TextMatch::Regex(expression(&asked.part("value"), text)?)),
@@ -40,8 +37,8 @@ pub(super) fn condition(
 
 /// Conditions on header fields: of several on one name the first counts.
 /// Source: Gateway API, `HTTPHeaderMatch.name`.
-pub(super) fn headers(asked: &Asked<'_>, written: &[ValueManifest]) -> Result<Vec<ValueMatch>, Problem> {
-    values(asked, written, |asked, name| {
+pub(super) fn headers(asked: &Asked<'_>, written: &[ValueManifest], faults: &mut Vec<Problem>) -> Vec<ValueMatch> {
+    values(asked, written, faults, |asked, name| {
         if fields::is_name(name) {
             return Ok(name.to_ascii_lowercase().into());
         }
@@ -51,8 +48,8 @@ pub(super) fn headers(asked: &Asked<'_>, written: &[ValueManifest]) -> Result<Ve
 }
 
 /// Conditions on the parameters of a query: of several on one name the first counts.
-pub(super) fn query(asked: &Asked<'_>, written: &[ValueManifest]) -> Result<Vec<ValueMatch>, Problem> {
-    values(asked, written, |asked, name| {
+pub(super) fn query(asked: &Asked<'_>, written: &[ValueManifest], faults: &mut Vec<Problem>) -> Vec<ValueMatch> {
+    values(asked, written, faults, |asked, name| {
         if name.is_empty() {
             return Err(asked.part("name").wrong(name, "a parameter has a name").example("version"));
         }
@@ -60,21 +57,45 @@ pub(super) fn query(asked: &Asked<'_>, written: &[ValueManifest]) -> Result<Vec<
     })
 }
 
+/// Conditions without those that are wrong, which go to `faults`.
 fn values(
     asked: &Asked<'_>,
     written: &[ValueManifest],
+    faults: &mut Vec<Problem>,
     name: impl Fn(&Asked<'_>, &Located<String>) -> Result<Arc<str>, Problem>,
-) -> Result<Vec<ValueMatch>, Problem> {
+) -> Vec<ValueMatch> {
     let mut found: Vec<ValueMatch> = Vec::new();
     for (index, written) in written.iter().enumerate() {
         let asked = asked.item(index);
-        let name = name(&asked, &written.name)?;
-        let value = condition(&asked, written.r#type.as_ref(), &written.value)?;
-        if !found.iter().any(|known| known.name == name) {
-            found.push(ValueMatch { name, value });
+        let read = name(&asked, &written.name).and_then(|name| {
+            Ok(ValueMatch { name, value: condition(&asked, written.r#type.as_ref(), &written.value)? })
+        });
+        match read {
+            Ok(one) if found.iter().any(|known| known.name == one.name) => {}
+            Ok(one) => found.push(one),
+            Err(problem) => faults.push(problem),
         }
     }
-    Ok(found)
+    found
+}
+
+/// A match for the paths that begin as all those do that an expression which cannot be read may describe; none when that
+/// is nothing but a slash.
+pub(super) fn wider(expression: &str) -> Option<PathMatch> {
+    if expression.contains('|') {
+        return None;
+    }
+    let text = expression.strip_prefix('^').unwrap_or(expression);
+    let end = text.find(|c| r"\.+*?()[]{}^$".contains(c)).unwrap_or(text.len());
+    let (literal, rest) = text.split_at(end);
+    // The character before these may not be there.
+    let optional = rest.starts_with(['*', '?', '{']);
+    let mut literal = literal.to_owned();
+    if optional {
+        literal.pop();
+    }
+    let fits = literal.starts_with('/') && literal.len() > 1 && literal.len() <= LONGEST;
+    fits.then(|| PathMatch::Regex(format!("{}.*", pattern::literal(&literal)).into()))
 }
 
 /// A regular expression.
