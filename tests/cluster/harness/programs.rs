@@ -5,10 +5,13 @@ use std::env::var_os;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tulle_testing::progress;
 
 use super::run;
+use crate::note;
 
 /// The last Kubernetes whose kubelet runs on cgroup v1 and with Debian's containerd. `kubernetes/go.mod` says the same.
 const KUBERNETES: &str = "1.34.4";
@@ -28,7 +31,7 @@ pub(crate) struct Programs {
     pub(crate) images: PathBuf,
 }
 
-/// Builds what is missing: minutes at the first time, seconds later.
+/// Builds what is missing: minutes at the first time, with a line for each step, seconds later.
 ///
 /// # Errors
 /// When a compiler fails or a module cannot be fetched; the message has what it said.
@@ -82,7 +85,7 @@ fn source(name: &str) -> PathBuf {
 fn tulle(root: &Path, images: &Path) -> anyhow::Result<()> {
     let mut build = Command::new(root.join("deploy/images/build"));
     build.args(["--profile", "release", "--output"]).arg(images);
-    run(build).map(drop).context("build Tulle's images")
+    told("build Tulle's images", || run(build)).map(drop).context("build Tulle's images")
 }
 
 /// Makes `dir/name` unless its mark says that this `version` is there.
@@ -91,8 +94,13 @@ fn once(dir: &Path, name: &str, version: &str, make: impl FnOnce(&Path) -> anyho
     if output.exists() && fs::read_to_string(&mark).is_ok_and(|made| made == version) {
         return Ok(());
     }
-    make(&output).with_context(|| format!("build {name} {version}"))?;
+    told(&format!("build {name} {version}"), || make(&output)).with_context(|| format!("build {name} {version}"))?;
     Ok(fs::write(mark, version)?)
+}
+
+/// Minutes at the first time: whoever watches sees that it goes on.
+fn told<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    progress::told(what, Duration::from_secs(30), &note, work)
 }
 
 fn kubernetes(source: &Path, output: &Path) -> anyhow::Result<()> {

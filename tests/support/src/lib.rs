@@ -34,6 +34,8 @@ pub mod netns;
 
 pub mod bin_path;
 
+pub mod progress;
+
 mod message;
 
 mod stream;
