@@ -25,7 +25,7 @@ impl Injected {
             "metadata": {"name": "web-1", "annotations": {
                 "prometheus.io/scrape": "true", "prometheus.io/port": "9090", "prometheus.io/path": "/m",
             }},
-            "spec": {"containers": [
+            "spec": {"terminationGracePeriodSeconds": 120, "containers": [
                 {"name": "web", "ports": [{"containerPort": 8080}], "livenessProbe": {"httpGet": {"port": 8080, "path": "/live"}}},
             ]},
         });
@@ -96,6 +96,8 @@ fn effect(key: &str, is: &Injected) -> bool {
         "proxy-cpu-limit" => resource("/resources/limits/cpu", "2"),
         "proxy-memory-request" => resource("/resources/requests/memory", "64Mi"),
         "proxy-memory-limit" => resource("/resources/limits/memory", "512Mi"),
+        "proxy-ephemeral-storage-request" => resource("/resources/requests/ephemeral-storage", "64Mi"),
+        "proxy-ephemeral-storage-limit" => resource("/resources/limits/ephemeral-storage", "128Mi"),
         "proxy-workers" => is.bootstrap().workers.get() == 4,
         "proxy-log-level" => is.bootstrap().log_level == "debug",
         "skip-inbound-ports" => rule("9090") && rule("8000-8010"),
@@ -146,4 +148,28 @@ fn values_other_than_the_examples() {
     let captured = Injected::with("capture", "nft").expect("a proxy");
     assert_eq!(captured.rules().mode, Mode::Nft);
     assert!(captured.bootstrap().capture.is_some());
+}
+
+/// Whatever the injector takes, the programs that it hands it to take too: they are started with it, and stop at a mistake.
+#[test]
+fn mend_23_odd_values_stop_neither_proxy_nor_init() {
+    for (key, value) in [
+        ("skip-outbound-ports", "0-65535"),
+        ("skip-inbound-ports", "0-1,1-65535"),
+        ("exclude-uids", "0-4294967295"),
+        ("skip-outbound-cidrs", "0.0.0.0/0,::/0,10.0.0.1"),
+        ("include-outbound-cidrs", "fe80::1"),
+        ("opaque-ports", "1,1,65535"),
+        ("opaque-ports", ""),
+        ("proxy-log-level", "foo=bar=baz"),
+        ("proxy-log-level", "info,,"),
+        ("upstreams", "a:1,A-b.C:65535"),
+        ("upstreams", ""),
+        ("proxy-workers", "64"),
+        ("drain-seconds", "1"),
+    ] {
+        let says = Injected::with(key, value).expect("a proxy");
+        says.bootstrap();
+        says.rules();
+    }
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a directory of manifests: what `tulle validate` prints. Reads once, starts nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::model::{Delta, Problem};
 use crate::registry::Writer;
@@ -14,6 +15,11 @@ pub fn validate(directory: &Path) -> Vec<Problem> {
     writer.apply(0, Delta::Reset(items));
     writer.apply(0, Delta::Problems(problems));
     writer.build().0.problems().to_vec()
+}
+
+/// The files that [`validate`] reads, by name, as text.
+pub fn texts(directory: &Path) -> Vec<(Arc<str>, String)> {
+    file::texts(directory)
 }
 
 /// Problems of one object by itself, written as JSON or YAML: what the webhook asks about an object that is about to be

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use tulle_control_plane::model::annotations::nearest;
+
 use crate::values::{self, Capture, Native};
 
 /// Prefix of all annotations and labels of Tulle.
@@ -73,7 +75,7 @@ macro_rules! annotation {
 /// Every annotation this version acts on, in the order of the documentation. `inject` may be a label, and stands on
 /// namespaces as a label too.
 #[rustfmt::skip]
-pub const POD: [Annotation; 24] = [
+pub const POD: [Annotation; 26] = [
     annotation!("inject", "enabled, disabled", "that of the namespace's label", "enabled", inject = values::enabled,
         "whether the pod gets a proxy"),
     annotation!("inject-native", "auto, true, false", "auto", "true", native = values::native,
@@ -84,6 +86,10 @@ pub const POD: [Annotation; 24] = [
     annotation!("proxy-cpu-limit", "quantity", "none", "2", cpu_limit = values::quantity, "most CPU of the proxy"),
     annotation!("proxy-memory-request", "quantity", "24Mi", "64Mi", memory_request = values::quantity, "memory requested for the proxy"),
     annotation!("proxy-memory-limit", "quantity", "256Mi", "512Mi", memory_limit = values::quantity, "most memory of the proxy"),
+    annotation!("proxy-ephemeral-storage-request", "quantity", "none", "64Mi", storage_request = values::quantity,
+        "ephemeral storage requested for the proxy"),
+    annotation!("proxy-ephemeral-storage-limit", "quantity", "none", "128Mi", storage_limit = values::quantity,
+        "most ephemeral storage of the proxy"),
     annotation!("proxy-workers", "1-64", "CPU limit rounded up, at most 2", "4", workers = values::workers, "threads that carry traffic"),
     annotation!("proxy-log-level", "level or filter", "info", "debug", log_level = values::text, "log of the proxy"),
     annotation!("skip-inbound-ports", "ports", "none", "9090,8000-8010", skip_inbound_ports = values::ports,
@@ -142,6 +148,10 @@ pub struct Options {
     pub memory_request: Option<String>,
     /// `proxy-memory-limit`.
     pub memory_limit: Option<String>,
+    /// `proxy-ephemeral-storage-request`.
+    pub storage_request: Option<String>,
+    /// `proxy-ephemeral-storage-limit`.
+    pub storage_limit: Option<String>,
     /// `proxy-workers`.
     pub workers: Option<String>,
     /// `proxy-log-level`.
@@ -202,23 +212,33 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Read {
             read.errors.push(format!("{full}: {why}"));
         } else if STATUS.iter().all(|written| written.key != key) {
             let mut warning = format!("{full} is not an annotation of pods and has no effect");
-            if let Some(near) = nearest(key) {
+            if let Some(near) = nearest(key, POD.iter().map(|known| known.key)) {
                 let _ = write!(warning, "; did you mean {PREFIX}{near}?");
             }
             read.warnings.push(warning);
         }
     }
+    read.errors.extend(contradictions(&read.options));
     read
 }
 
-/// The known key that a slip of the pen may have meant.
-fn nearest(key: &str) -> Option<&'static str> {
-    let squeezed = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-    let wanted = squeezed(key);
-    POD.iter().map(|known| known.key).find(|known| {
-        let known = squeezed(known);
-        known.trim_end_matches('s') == wanted.trim_end_matches('s')
-    })
+/// Values that are right, but not together.
+fn contradictions(options: &Options) -> Vec<String> {
+    let pairs = [
+        ("cpu", &options.cpu_request, &options.cpu_limit),
+        ("memory", &options.memory_request, &options.memory_limit),
+        ("ephemeral-storage", &options.storage_request, &options.storage_limit),
+    ];
+    let contradiction = |(name, request, limit): (&str, &Option<String>, &Option<String>)| {
+        let (request, limit) = (request.as_ref()?, limit.as_ref()?);
+        values::exceeds(request, limit).then(|| {
+            format!(
+                "{PREFIX}proxy-{name}-request: \"{request}\" is above {PREFIX}proxy-{name}-limit: \"{limit}\"; \
+                 raise the limit, or leave it out"
+            )
+        })
+    };
+    pairs.into_iter().filter_map(contradiction).collect()
 }
 
 #[cfg(test)]
@@ -257,6 +277,14 @@ mod tests {
             let [error] = &read.errors[..] else { panic!("{key}={value}: {read:?}") };
             assert!(error.contains(value) && error.contains("a right value is"), "{error}");
         }
+    }
+
+    #[test]
+    fn mend_24_a_request_above_its_limit_is_refused() {
+        let said = [("proxy-memory-request", "512Mi"), ("proxy-memory-limit", "256Mi"), ("proxy-cpu-request", "1")];
+        let read = read(&said.map(|(key, value)| (format!("{PREFIX}{key}"), value.to_owned())).into());
+        let [error] = &read.errors[..] else { panic!("{read:?}") };
+        assert!(error.contains("512Mi") && error.contains("proxy-memory-limit: \"256Mi\""), "{error}");
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyh
         has_native = ask(&client) => has_native,
     };
     native.send_replace(Some(has_native));
+    for limit in &settings.injection.raised {
+        tracing::warn!(limit, "a limit of the proxies was raised");
+    }
     let webhook = Webhook { injection: settings.injection, native: has_native, metrics: metrics.clone(), notes };
     let tls = Tls { configs: serving, metrics };
     let served = spawn(serve::serve(webhook_listener, webhook::router(Arc::new(webhook)), Some(tls), end.clone()));

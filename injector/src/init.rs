@@ -36,7 +36,7 @@ struct Args {
     /// User id of the proxy, whose connections are never captured
     #[arg(long, env = "TULLE_PROXY_UID", default_value_t = 1337)]
     proxy_uid: u32,
-    /// Group id of the proxy, whose connections are never captured
+    /// Group id of the proxy, whose connections are never captured; 0 for none
     #[arg(long, env = "TULLE_PROXY_GID", default_value_t = 1337)]
     proxy_gid: u32,
     /// Socket mark of the proxy, whose connections are never captured; 0 for none
@@ -194,7 +194,7 @@ impl Args {
             inbound_port: self.inbound_port,
             dns_port: (self.dns_port != 0).then_some(self.dns_port),
             proxy_uid: self.proxy_uid,
-            proxy_gid: self.proxy_gid,
+            proxy_gid: (self.proxy_gid != 0).then_some(self.proxy_gid),
             proxy_mark: (self.proxy_mark != 0).then_some(self.proxy_mark),
             skip_inbound_ports: self.skip_inbound_ports.0.clone(),
             skip_outbound_ports: self.skip_outbound_ports.0.clone(),

@@ -28,8 +28,8 @@ pub mod manifests;
 /// Redirect rules.
 pub mod redirect;
 
-/// Whether an object says about Tulle what can be.
-mod validate;
+/// Annotations and labels of an object, checked.
+pub mod validate;
 
 /// What AdmissionReviews say.
 mod review;

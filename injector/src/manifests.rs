@@ -83,6 +83,13 @@ pub fn inject(text: &str, around: Around<'_>, settings: &Injection) -> Result<(S
     Ok((out, outcomes))
 }
 
+/// The documents of `text` that are YAML, each with its first line, counted from 1, and its own text.
+pub fn documents(text: &str) -> Vec<(usize, &str, Value)> {
+    let options = || serde_saphyr::options! { legacy_octal_numbers: true };
+    let parsed = |(line, document)| Some((line, document, read(document, options()).ok()?));
+    split(text).into_iter().filter_map(parsed).collect()
+}
+
 fn read(document: &str, options: Options) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(document, options)
         .map_err(|error| error.without_snippet().to_string().lines().next().unwrap_or("it is no YAML").to_owned())
@@ -110,18 +117,6 @@ fn is_blank(line: &str) -> bool {
     line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "..."
 }
 
-/// Where the pod of a kind is; `None` for kinds that make none.
-fn template(kind: &str) -> Option<&'static str> {
-    match kind {
-        "Pod" => Some(""),
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => {
-            Some("/spec/template")
-        }
-        "CronJob" => Some("/spec/jobTemplate/spec/template"),
-        _ => None,
-    }
-}
-
 /// Changes an object in place; whether it did.
 fn object(value: &mut Value, around: Around<'_>, settings: &Injection, outcomes: &mut Vec<Outcome>) -> bool {
     let kind = pod::text(value, "/kind").unwrap_or_default().to_owned();
@@ -132,7 +127,7 @@ fn object(value: &mut Value, around: Around<'_>, settings: &Injection, outcomes:
         }
         return changed;
     }
-    let Some(pointer) = template(&kind) else { return false };
+    let Some(pointer) = pod::template(&kind) else { return false };
     let namespace = pod::text(value, "/metadata/namespace").unwrap_or(around.namespace).to_owned();
     let name = pod::workload(&without_owners(value)).unwrap_or_default();
     let Some(found) = value.pointer_mut(pointer) else { return false };
@@ -149,8 +144,9 @@ fn object(value: &mut Value, around: Around<'_>, settings: &Injection, outcomes:
     let (what, changed) = match decide::decide(&candidate, circumstances) {
         Verdict::Inject(inject) => {
             let workload = (!pointer.is_empty()).then_some(name.as_str());
+            let warnings = inject.warnings.iter().cloned().chain(patch::warnings(found, inject.native)).collect();
             *found = patch::inject(found, &inject, settings, workload);
-            (What::Injected(inject.warnings), true)
+            (What::Injected(warnings), true)
         }
         Verdict::Skip(skip) => (What::Skipped(skip.to_string()), false),
         Verdict::Deny(deny) => (What::Wrong(deny.to_string()), false),

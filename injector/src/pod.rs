@@ -12,6 +12,21 @@ pub const PROXY: &str = "tulle-proxy";
 /// Name of the init container that writes the redirect rules.
 pub const INIT: &str = "tulle-init";
 
+/// Volumes of the proxy.
+pub(crate) const VOLUMES: [&str; 4] = ["tulle-token", "tulle-trust", "tulle-state", "tulle-none"];
+
+/// Where the pod of a kind is; `None` for kinds that make none.
+pub(crate) fn template(kind: &str) -> Option<&'static str> {
+    match kind {
+        "Pod" => Some(""),
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => {
+            Some("/spec/template")
+        }
+        "CronJob" => Some("/spec/jobTemplate/spec/template"),
+        _ => None,
+    }
+}
+
 /// The string at `pointer`.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value.pointer(pointer).and_then(Value::as_str)
@@ -48,15 +63,25 @@ pub(crate) fn controller(pod: &Value) -> Option<&Value> {
     list(pod, "/metadata/ownerReferences").iter().find(|owner| is_true(owner, "/controller"))
 }
 
+/// Labels with the hash that a controller of ReplicaSets adds to its own name: Deployments, and Rollouts of Argo.
+const HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
+
+/// Name of the DeploymentConfig of OpenShift, on the pods of its ReplicationControllers.
+const DEPLOYMENT_CONFIG: &str = "openshift.io/deployment-config.name";
+
 /// Name of the workload the pod belongs to: that of its Deployment, not of its ReplicaSet; of its CronJob, not of the
 /// Job. `None` for a pod without a controller or a name.
 pub(crate) fn workload(pod: &Value) -> Option<String> {
     if let Some(controller) = controller(pod) {
         let name = text(controller, "/name")?;
-        let hash = pod.pointer("/metadata/labels/pod-template-hash").and_then(Value::as_str);
-        let shorter = match (text(controller, "/kind"), hash) {
-            (Some("ReplicaSet"), Some(hash)) => name.strip_suffix(hash).and_then(|rest| rest.strip_suffix('-')),
-            (Some("Job"), _) => cron_job(name),
+        let metadata = |map: &str, key: &str| pod.pointer(map)?.get(key)?.as_str();
+        let shorter = match text(controller, "/kind") {
+            Some("ReplicaSet") => HASHES.iter().find_map(|label| {
+                let hash = metadata("/metadata/labels", label)?;
+                name.strip_suffix(hash)?.strip_suffix('-').filter(|rest| !rest.is_empty())
+            }),
+            Some("ReplicationController") => metadata("/metadata/annotations", DEPLOYMENT_CONFIG),
+            Some("Job") => cron_job(name),
             _ => None,
         };
         return Some(shorter.unwrap_or(name).to_owned());
@@ -77,6 +102,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn mend_25_workloads_of_other_controllers() {
+        let owned = |kind: &str, name: &str, labels: Value, annotations: Value| {
+            let owners = json!([{"kind": kind, "name": name, "controller": true}]);
+            json!({"metadata": {"name": "x", "labels": labels, "annotations": annotations, "ownerReferences": owners}})
+        };
+        let none = || json!({});
+        let rollout = json!({"rollouts-pod-template-hash": "6d5f"});
+        let config = json!({"openshift.io/deployment-config.name": "web", "openshift.io/deployment.name": "web-3"});
+        for (pod, name) in [
+            (owned("ReplicaSet", "web-6d5f", rollout.clone(), none()), "web"),
+            (owned("ReplicaSet", "other", rollout, none()), "other"),
+            (owned("ReplicaSet", "-6d5f", json!({"pod-template-hash": "6d5f"}), none()), "-6d5f"),
+            (owned("ReplicaSet", "web-6d5f", json!({"pod-template-hash": ""}), none()), "web-6d5f"),
+            (owned("ReplicationController", "web-3", none(), config.clone()), "web"),
+            (owned("ReplicationController", "web-3", none(), none()), "web-3"),
+            (owned("StatefulSet", "db", none(), config), "db"),
+            (owned("CloneSet", "web", none(), none()), "web"),
+        ] {
+            assert_eq!(workload(&pod).as_deref(), Some(name), "{pod}");
+        }
+    }
 
     #[test]
     fn workloads_are_named_after_what_people_wrote() {

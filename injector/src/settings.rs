@@ -52,6 +52,8 @@ pub struct Injection {
     pub access_log: String,
     /// The nodes' CNI plugin writes the redirect rules; pods only look whether they are there.
     pub cni: bool,
+    /// Limits that were below their requests and were raised, a sentence for each.
+    pub raised: Vec<String>,
 }
 
 /// Requests and limits as Kubernetes writes them; `None` for none.
@@ -65,6 +67,32 @@ pub struct Resources {
     pub memory_request: Option<String>,
     /// Most memory.
     pub memory_limit: Option<String>,
+    /// Ephemeral storage requested.
+    pub storage_request: Option<String>,
+    /// Most ephemeral storage.
+    pub storage_limit: Option<String>,
+}
+
+impl Resources {
+    /// Raises limits that are below their requests, and says which: whoever changes a request alone means that.
+    fn raise(&mut self) -> Vec<String> {
+        let pairs = [
+            ("cpu", &self.cpu_request, &mut self.cpu_limit),
+            ("memory", &self.memory_request, &mut self.memory_limit),
+            ("ephemeral-storage", &self.storage_request, &mut self.storage_limit),
+        ];
+        let mut raised = Vec::new();
+        for (name, request, limit) in pairs {
+            let (Some(least), Some(most)) = (request.as_ref(), limit.as_ref()) else { continue };
+            if values::exceeds(least, most) {
+                raised.push(format!(
+                    "--proxy-{name}-limit {most} is below --proxy-{name}-request {least}: it is {least}"
+                ));
+                limit.clone_from(request);
+            }
+        }
+        raised
+    }
 }
 
 impl Default for Injection {
@@ -175,7 +203,7 @@ pub struct InjectionArgs {
     /// Domain of service names
     #[arg(long, env = "TULLE_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
     cluster_domain: String,
-    /// CPU requested for a proxy; empty for none, as with the next three
+    /// CPU requested for a proxy; empty for none, as with the next five. The init container has the same requests and limits
     #[arg(long, env = "TULLE_PROXY_CPU_REQUEST", value_name = "QUANTITY", default_value = "10m")]
     proxy_cpu_request: String,
     /// Most CPU of a proxy
@@ -187,6 +215,24 @@ pub struct InjectionArgs {
     /// Most memory of a proxy
     #[arg(long, env = "TULLE_PROXY_MEMORY_LIMIT", value_name = "QUANTITY", default_value = "256Mi")]
     proxy_memory_limit: String,
+    /// Ephemeral storage requested for a proxy
+    #[arg(
+        long,
+        env = "TULLE_PROXY_EPHEMERAL_STORAGE_REQUEST",
+        value_name = "QUANTITY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    proxy_ephemeral_storage_request: String,
+    /// Most ephemeral storage of a proxy
+    #[arg(
+        long,
+        env = "TULLE_PROXY_EPHEMERAL_STORAGE_LIMIT",
+        value_name = "QUANTITY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    proxy_ephemeral_storage_limit: String,
     /// Log filter of proxies
     #[arg(long, env = "TULLE_PROXY_LOG_LEVEL", value_name = "FILTER", default_value = "info", action = ArgAction::Set)]
     proxy_log_level: String,
@@ -284,12 +330,15 @@ impl InjectionArgs {
             check(flag, &text, values::quantity(&text).map(drop), "100m or 64Mi");
             Some(text)
         };
-        let resources = Resources {
+        let mut resources = Resources {
             cpu_request: quantity("--proxy-cpu-request", self.proxy_cpu_request),
             cpu_limit: quantity("--proxy-cpu-limit", self.proxy_cpu_limit),
             memory_request: quantity("--proxy-memory-request", self.proxy_memory_request),
             memory_limit: quantity("--proxy-memory-limit", self.proxy_memory_limit),
+            storage_request: quantity("--proxy-ephemeral-storage-request", self.proxy_ephemeral_storage_request),
+            storage_limit: quantity("--proxy-ephemeral-storage-limit", self.proxy_ephemeral_storage_limit),
         };
+        let raised = resources.raise();
         check("--proxy-log-level", &self.proxy_log_level, values::text(&self.proxy_log_level).map(drop), "info");
         let log = values::access_log(&self.proxy_access_log).map(drop);
         check("--proxy-access-log", &self.proxy_access_log, log, "off");
@@ -304,6 +353,7 @@ impl InjectionArgs {
             log_level: self.proxy_log_level,
             access_log: self.proxy_access_log,
             cni: self.cni,
+            raised,
         }
     }
 }
@@ -333,6 +383,16 @@ mod tests {
         assert_eq!(settings.injection.proxy_image, concat!("tulle/proxy:", env!("CARGO_PKG_VERSION")));
         let (settings, _) = check(&["--image-registry=r.example:5000/m/", "--image-tag=x"]).unwrap();
         assert_eq!(settings.injection.init_image, "r.example:5000/m/tulle/init:x");
+    }
+
+    #[test]
+    fn mend_24_a_limit_follows_its_request() {
+        let of = |args: &[&str]| check(args).unwrap().0.injection;
+        let changed = of(&["--proxy-memory-request=512Mi", "--proxy-cpu-request=1", "--proxy-cpu-limit=100m"]);
+        let Resources { memory_limit, cpu_limit, .. } = &changed.resources;
+        assert_eq!((memory_limit.as_deref(), cpu_limit.as_deref()), (Some("512Mi"), Some("1")));
+        assert_eq!(changed.raised.len(), 2, "{:?}", changed.raised);
+        assert_eq!(of(&["--proxy-memory-request=256Mi"]).raised, Vec::<String>::new());
     }
 
     #[test]

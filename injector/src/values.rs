@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use tulle_control_plane::model::annotations::nearest;
 
 use crate::redirect::settings::Span;
 
@@ -36,8 +37,18 @@ fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
     found.map(|(_, value)| *value).ok_or_else(|| format!("is none of {}", names()))
 }
 
+/// `enabled` or `disabled`, as of a label: the words of other meshes and of YAML are not values.
 pub(crate) fn enabled(text: &str) -> Parsed<bool> {
-    one_of(text, &[("enabled", true), ("disabled", false)])
+    one_of(text, &[("enabled", true), ("disabled", false)]).map_err(|_| {
+        let word = text.to_ascii_lowercase();
+        let meant = match word.as_str() {
+            "true" | "yes" | "on" | "1" | "y" => Some("enabled"),
+            "false" | "no" | "off" | "0" | "n" | "none" => Some("disabled"),
+            word => nearest(word, ["enabled", "disabled"]),
+        };
+        let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+        format!("is not a value{meant}")
+    })
 }
 
 pub(crate) fn boolean(text: &str) -> Parsed<bool> {
@@ -88,6 +99,38 @@ pub(crate) fn quantity(text: &str) -> Parsed<String> {
     if number_is_fine && suffix_is_fine { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
+/// Whether the quantity `one` is more than `other`; no for what is no quantity.
+pub fn exceeds(one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (amount(one), amount(other)) else { return false };
+    // 1.1 and 1100m are the same.
+    one > other * (1.0 + 1e-12)
+}
+
+fn amount(text: &str) -> Option<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit = match suffix {
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "" => 1.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        "Ki" => 1024.0,
+        "Mi" => 1024_f64.powi(2),
+        "Gi" => 1024_f64.powi(3),
+        "Ti" => 1024_f64.powi(4),
+        "Pi" => 1024_f64.powi(5),
+        "Ei" => 1024_f64.powi(6),
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| number * unit)
+}
+
 fn number(text: &str, least: u64, most: u64) -> Parsed<u64> {
     let parsed = text.parse().ok().filter(|number| (least..=most).contains(number));
     parsed.ok_or_else(|| format!("is no number from {least} to {most}"))
@@ -112,7 +155,8 @@ fn list(text: &str, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
 
 pub(crate) fn ports(text: &str) -> Parsed<String> {
     list(text, |item| match item.parse::<Span<u16>>() {
-        Ok(span) if span.first() > 0 => Ok(()),
+        // A range may begin at 0, which no connection has.
+        Ok(span) if span.last() > 0 => Ok(()),
         Ok(_) | Err(_) => Err("is neither a port nor a range of ports".to_owned()),
     })
 }
@@ -134,10 +178,17 @@ pub(crate) fn networks(text: &str) -> Parsed<String> {
 
 /// `name[.namespace[...]]:port`.
 pub(crate) fn upstreams(text: &str) -> Parsed<String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
     list(text, |item| {
         let fine = item.rsplit_once(':').is_some_and(|(name, port)| {
-            !name.is_empty() && name.chars().all(allowed) && number(port, 1, 65535).is_ok()
+            name.len() <= 253 && name.split('.').all(label) && number(port, 1, 65535).is_ok()
         });
         fine.then_some(()).ok_or_else(|| "is no service with its port".to_owned())
     })
@@ -158,9 +209,28 @@ mod tests {
     }
 
     #[test]
+    fn mend_24_quantities_are_compared_by_their_amounts() {
+        for (one, other) in [("512Mi", "256Mi"), ("1", "999m"), ("1Gi", "1G"), ("0.5", "100m"), ("2000001n", "2000u")] {
+            assert!(exceeds(one, other) && !exceeds(other, one), "{one} {other}");
+        }
+        for (one, other) in [("1.1", "1100m"), ("1Gi", "1024Mi"), ("1k", "1000"), ("1", "x"), ("x", "1")] {
+            assert!(!exceeds(one, other) && !exceeds(other, one), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn mend_23_names_that_the_proxy_refuses_are_refused_before() {
+        assert_eq!(upstreams("reviews.shop:80").as_deref(), Ok("reviews.shop:80"));
+        for wrong in ["a..b:80", ".:80", "a.:80", "-a:80", "a-.b:80", ":80", "a:0"] {
+            assert!(upstreams(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn lists_are_written_without_spaces() {
         assert_eq!(ports(" 80, 90-95 ,").as_deref(), Ok("80,90-95"));
         assert_eq!(networks("10.0.0.1, fd00::/8").as_deref(), Ok("10.0.0.1,fd00::/8"));
+        assert_eq!(ports("0-65535").as_deref(), Ok("0-65535"));
         for wrong in ["0", "80-", "95-90", "80;90"] {
             assert!(ports(wrong).is_err(), "{wrong}");
         }

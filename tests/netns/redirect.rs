@@ -247,3 +247,24 @@ fn a_run_without_the_capability_says_what_to_do() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn mend_25_whole_ranges_leave_everything_alone() -> anyhow::Result<()> {
+    if !netns::available(&TOOLS)? {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    // Each run reads its rules back, in the form in which the tools list them.
+    for flags in [["--skip-outbound-ports", "0-65535"], ["--exclude-uids", "0-4294967295"]] {
+        pair.each(&flags, |ipv6| {
+            let to = SocketAddr::new(pair.plain.ip(ipv6), 8080);
+            let answer = dial(&pair.sidecar, APP_UID, to)?;
+            ensure!(answer == format!("{to} via 8080"), "{answer}");
+            Ok(())
+        })?;
+        for mode in MODES {
+            pair.sidecar.redirect(&[&["--mode", mode, "--verify"], &flags[..]].concat())?;
+        }
+    }
+    Ok(())
+}

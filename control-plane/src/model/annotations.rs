@@ -106,11 +106,26 @@ pub fn read(policy: &mut Policy, key: &str, value: &str, last: Option<&Policy>) 
     let reason = if later {
         "this annotation is not supported yet, and has no effect".to_owned()
     } else {
-        let keys: Vec<_> = ANNOTATIONS.iter().map(|a| a.key).collect();
-        format!("there is no such annotation; those of a service are {}", keys.join(", "))
+        let meant = match nearest(name, ANNOTATIONS.iter().map(|a| a.key)) {
+            Some(near) => format!("did you mean {PREFIX}{near}?"),
+            None => "docs/reference/policy-annotations.md has those of services".to_owned(),
+        };
+        format!("is not known and has no effect; {meant}")
     };
     Err(Rejected { reason, example: None, unknown: !later })
 }
+
+/// The word of `known` that a slip of the pen may have meant; `None` when none is close.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Alike from the beginning (`retries`, `retry-limit`), or by few letters (`timeot`, `timeout`).
+    let likeness =
+        |known: &str| strsim::jaro_winkler(word, known).max(strsim::normalized_damerau_levenshtein(word, known));
+    let near = known.into_iter().map(|known| (likeness(known), known)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (near.0 >= LIKENESS).then_some(near.1)
+}
+
+/// Of 1 for the same word.
+const LIKENESS: f64 = 0.8;
 
 fn read_port_protocol(policy: &mut Policy, port: &str, value: &str, last: Option<&Policy>) -> Result<(), Rejected> {
     let Ok(port) = port.parse::<Port>() else {

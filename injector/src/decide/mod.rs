@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::annotations::{self, INJECT, INJECT_STATUS, Options};
 use crate::pod;
-use crate::values::Native;
+use crate::values::{Capture, Native};
 
 /// Namespaces whose pods never get one: the cluster must come up without Tulle, and Tulle without itself.
 pub const NEVER: [&str; 3] = ["kube-system", "kube-node-lease", "tulle-system"];
@@ -90,6 +90,8 @@ pub enum Deny {
     Values(Vec<String>),
     /// A container has the name of one of ours but was not put there by the injector.
     TakenName(String),
+    /// A volume has the name of one of ours but was not put there by the injector.
+    TakenVolume(String),
     /// The object is no pod that could run.
     NoContainers,
     /// `inject-native: true`, where the API server has none.
@@ -151,7 +153,7 @@ impl Deny {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Values(_) => "wrong_value",
-            Self::TakenName(_) => "taken_name",
+            Self::TakenName(_) | Self::TakenVolume(_) => "taken_name",
             Self::NoContainers => "no_containers",
             Self::NoNative => "no_native_sidecars",
         }
@@ -164,6 +166,9 @@ impl fmt::Display for Deny {
             Self::Values(errors) => f.write_str(&errors.join("; ")),
             Self::TakenName(name) => {
                 write!(f, "a container is named {name}, but tulle.io/inject-status is missing: rename the container")
+            }
+            Self::TakenVolume(name) => {
+                write!(f, "a volume is named {name}, which the proxy would mount as its own: rename the volume")
             }
             Self::NoContainers => f.write_str("the pod has no spec.containers"),
             Self::NoNative => f.write_str(
@@ -206,6 +211,10 @@ pub fn decide(pod: &Value, around: Circumstances<'_>) -> Verdict {
     if let Some(name) = ours {
         return Verdict::Deny(Deny::TakenName(name.to_owned()));
     }
+    let volume = pod::list(pod, "/spec/volumes").iter().map(pod::name).find(|name| pod::VOLUMES.contains(name));
+    if let Some(name) = volume {
+        return Verdict::Deny(Deny::TakenVolume(name.to_owned()));
+    }
     if pod::list(pod, "/spec/containers").is_empty() {
         return Verdict::Deny(Deny::NoContainers);
     }
@@ -219,7 +228,7 @@ pub fn decide(pod: &Value, around: Circumstances<'_>) -> Verdict {
     if is_job && !native && !asked {
         return Verdict::Skip(Skip::Job);
     }
-    let warnings = read.warnings.into_iter().chain(warnings(pod)).collect();
+    let warnings = read.warnings.iter().cloned().chain(warnings(pod, &read.options)).collect();
     Verdict::Inject(Inject { options: Box::new(read.options), native, warnings })
 }
 
@@ -232,7 +241,7 @@ fn cannot(pod: &Value, annotations: &BTreeMap<String, String>) -> Option<Skip> {
     if pod::is_true(pod, "/spec/hostNetwork") {
         return Some(Skip::HostNetwork);
     }
-    if pod::text(pod, "/spec/os/name") == Some("windows") {
+    if is_for_windows(pod) {
         return Some(Skip::Windows);
     }
     OTHER_MESHES.iter().find_map(|(container, mesh)| {
@@ -241,22 +250,67 @@ fn cannot(pod: &Value, annotations: &BTreeMap<String, String>) -> Option<Skip> {
     })
 }
 
+/// Labels of nodes with their operating system.
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+
+/// Whether the pod can run on Windows nodes alone: by its own word, its node selector, or every term of its affinity.
+fn is_for_windows(pod: &Value) -> bool {
+    if let Some(os) = pod::text(pod, "/spec/os/name") {
+        return os == "windows";
+    }
+    let selector = pod::strings(pod, "/spec/nodeSelector");
+    if let Some(os) = OS_LABELS.iter().find_map(|label| selector.get(*label)) {
+        return os == "windows";
+    }
+    let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let terms = pod::list(pod, required);
+    !terms.is_empty() && terms.iter().all(|term| pod::list(term, "/matchExpressions").iter().any(asks_for_windows))
+}
+
+fn asks_for_windows(expression: &Value) -> bool {
+    let is_os = pod::text(expression, "/key").is_some_and(|key| OS_LABELS.contains(&key));
+    let values: Vec<_> = pod::list(expression, "/values").iter().filter_map(Value::as_str).collect();
+    is_os
+        && match pod::text(expression, "/operator") {
+            Some("In") => !values.is_empty() && values.iter().all(|value| *value == "windows"),
+            // The two systems that Kubernetes has.
+            Some("NotIn") => values.contains(&"linux"),
+            _ => false,
+        }
+}
+
 /// Ports that the proxy listens on in the pod.
 const PROXY_PORTS: [u64; 4] = [15000, 15001, 15006, 15020];
 
 /// User id of the proxy.
 const PROXY_UID: u64 = 1337;
 
+/// What owners should know of a pod that has its proxy: containers of other webhooks may have been added since.
+pub(crate) fn warnings_again(pod: &Value) -> Vec<String> {
+    let annotations = pod::strings(pod, "/metadata/annotations");
+    let mut others = pod.clone();
+    for list in ["/spec/initContainers", "/spec/containers"] {
+        if let Some(containers) = others.pointer_mut(list).and_then(Value::as_array_mut) {
+            containers.retain(|container| ![pod::PROXY, pod::INIT].contains(&pod::name(container)));
+        }
+    }
+    let mesh =
+        OTHER_MESHES.iter().find(|(name, _)| pod::containers(&others).any(|present| pod::name(present) == *name));
+    let mesh =
+        mesh.map(|(name, mesh)| format!("container {name} is the proxy of {mesh}: two meshes lead the same traffic"));
+    mesh.into_iter().chain(warnings(&others, &annotations::read(&annotations).options)).collect()
+}
+
 /// What works, but not as its owner may think.
-fn warnings(pod: &Value) -> Vec<String> {
-    let mut warnings = Vec::new();
+fn warnings(pod: &Value, options: &Options) -> Vec<String> {
+    let mut warnings = coupled(pod, options);
     let uid = |value: &Value| value.pointer("/securityContext/runAsUser").and_then(Value::as_u64);
     let spec = pod.pointer("/spec").unwrap_or(&Value::Null);
     for container in pod::containers(pod) {
         let name = pod::name(container);
         if uid(container).or_else(|| uid(spec)) == Some(PROXY_UID) {
             warnings.push(format!(
-                "container {name} has the proxy's user id {PROXY_UID}: its connections go past the proxy"
+                "container {name} has the proxy's user id {PROXY_UID}: its connections go past the proxy; give it another runAsUser"
             ));
         }
         if pod::is_true(container, "/securityContext/privileged") {
@@ -268,6 +322,31 @@ fn warnings(pod: &Value) -> Vec<String> {
                 warnings.push(format!("container {name} declares port {port}, which the proxy listens on"));
             }
         }
+    }
+    warnings
+}
+
+/// Annotations that are right by themselves, and have no effect beside the rest of the pod.
+fn coupled(pod: &Value, options: &Options) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let grace = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
+    if let Some(drain) = options.drain_seconds.filter(|drain| *drain > grace) {
+        warnings.push(format!(
+            "tulle.io/drain-seconds: {drain} is above terminationGracePeriodSeconds: {grace}, when the kubelet ends the proxy"
+        ));
+    }
+    if options.capture == Some(Capture::None) {
+        let without = [
+            ("dns-capture", options.dns_capture == Some(true)),
+            ("skip-inbound-ports", options.skip_inbound_ports.is_some()),
+            ("skip-outbound-ports", options.skip_outbound_ports.is_some()),
+            ("skip-outbound-cidrs", options.skip_outbound_cidrs.is_some()),
+            ("include-outbound-cidrs", options.include_outbound_cidrs.is_some()),
+            ("exclude-uids", options.exclude_uids.is_some()),
+        ];
+        let without = without.iter().filter(|(_, is_set)| *is_set);
+        warnings
+            .extend(without.map(|(key, _)| format!("tulle.io/{key} has no effect with tulle.io/capture: \"none\"")));
     }
     warnings
 }

@@ -120,3 +120,77 @@ fn what_may_surprise_is_said() {
         assert!(all.contains(part), "{part} in {all}");
     }
 }
+
+#[test]
+fn mend_25_pods_for_windows_by_whatever_says_so() {
+    let os =
+        |operator: &str, values: &[&str]| json!({"key": "kubernetes.io/os", "operator": operator, "values": values});
+    let other = || json!({"key": "zone", "operator": "In", "values": ["a"]});
+    let affinity = |terms: Vec<Value>| {
+        let terms: Vec<_> = terms.into_iter().map(|expressions| json!({"matchExpressions": expressions})).collect();
+        json!({"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
+        }}})
+    };
+    for spec in [
+        json!({"os": {"name": "windows"}}),
+        json!({"nodeSelector": {"kubernetes.io/os": "windows"}}),
+        json!({"nodeSelector": {"beta.kubernetes.io/os": "windows", "a": "b"}}),
+        affinity(vec![json!([os("In", &["windows"])])]),
+        affinity(vec![json!([other(), os("NotIn", &["linux"])]), json!([os("In", &["windows"])])]),
+    ] {
+        assert_eq!(skip(&pod(json!({}), spec.clone()), SHOP), Skip::Windows, "{spec}");
+    }
+    for spec in [
+        json!({"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "windows"}}),
+        json!({"nodeSelector": {"kubernetes.io/os": "linux"}}),
+        affinity(vec![json!([os("In", &["windows", "linux"])])]),
+        affinity(vec![json!([os("In", &["windows"])]), json!([other()])]),
+        affinity(vec![json!([os("NotIn", &["windows"])])]),
+        affinity(vec![json!([os("Exists", &[])])]),
+        affinity(vec![]),
+        json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": {"matchExpressions": [os("In", &["windows"])]}},
+        ]}}}),
+    ] {
+        inject(&pod(json!({}), spec), SHOP);
+    }
+}
+
+#[test]
+fn mend_25_a_volume_of_our_name_is_not_ours() {
+    for name in pod::VOLUMES {
+        let spec = json!({"volumes": [{"name": "data", "emptyDir": {}}, {"name": name, "hostPath": {"path": "/"}}]});
+        assert_eq!(deny(&pod(json!({}), spec.clone()), SHOP), Deny::TakenVolume(name.to_owned()));
+        assert_eq!(skip(&pod(json!({"labels": {INJECT: "disabled"}}), spec), SHOP), Skip::Disabled);
+    }
+}
+
+#[test]
+fn mend_24_values_without_effect_beside_others_are_said() {
+    let said = |annotations: Value, spec: Value| inject(&pod(json!({"annotations": annotations}), spec), SHOP).warnings;
+    let drain = said(json!({"tulle.io/drain-seconds": "60"}), json!({}));
+    assert!(drain[0].contains("terminationGracePeriodSeconds: 30"), "{drain:?}");
+    let longer = said(json!({"tulle.io/drain-seconds": "60"}), json!({"terminationGracePeriodSeconds": 60}));
+    assert_eq!(longer, Vec::<String>::new());
+    let none = said(
+        json!({"tulle.io/capture": "none", "tulle.io/dns-capture": "true", "tulle.io/exclude-uids": "1"}),
+        json!({}),
+    );
+    assert_eq!(none.len(), 2, "{none:?}");
+}
+
+#[test]
+fn mend_30_words_of_other_meshes_are_told_apart_from_values() {
+    for (value, meant) in
+        [("true", "enabled"), ("Yes", "enabled"), ("enable", "enabled"), ("false", "disabled"), ("disable", "disabled")]
+    {
+        for place in ["labels", "annotations"] {
+            let denied = deny(&pod(json!({place: {INJECT: value}}), json!({})), SHOP).to_string();
+            let wanted = format!("tulle.io/inject: \"{value}\" is not a value; did you mean {meant}?");
+            assert!(denied.contains(&wanted), "{denied}");
+        }
+    }
+    let typo = inject(&annotated("tulle.io/skip-outbound-port", "25"), SHOP).warnings;
+    assert!(typo[0].contains("did you mean tulle.io/skip-outbound-ports?"), "{typo:?}");
+}

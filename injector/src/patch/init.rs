@@ -17,10 +17,9 @@ pub(super) fn container(plan: &Plan<'_>) -> Value {
         "image": plan.settings.init_image,
         "imagePullPolicy": plan.settings.pull_policy,
         "env": variables.collect::<Vec<_>>(),
-        "resources": {
-            "requests": {"cpu": "10m", "memory": "16Mi"},
-            "limits": {"memory": "64Mi"},
-        },
+        // Those of the proxy cost a pod nothing: this container has ended when the proxy starts. Its quality of service and
+        // quotas are then a matter of the proxy's alone.
+        "resources": plan.resources,
         "securityContext": security::init(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": volumes::init_mounts(),
@@ -37,8 +36,10 @@ pub(crate) fn environment(options: &Options) -> Vec<(&'static str, String)> {
     let mode = if options.capture == Some(Capture::Iptables) { "iptables" } else { "nft" };
     let mut all = vec![
         ("TULLE_MODE", mode.to_owned()),
-        // In a pod the proxy is known by its user id alone: a mark can be set by whoever may.
+        // In a pod the proxy is known by its user id alone: a mark can be set by whoever may, and a group is what a pod's
+        // `runAsGroup`, `fsGroup` and `supplementalGroups` give to every process.
         ("TULLE_PROXY_MARK", "0".to_owned()),
+        ("TULLE_PROXY_GID", "0".to_owned()),
     ];
     if options.dns_capture == Some(true) {
         all.push(("TULLE_DNS_PORT", sidecar::DNS_PORT.to_string()));
@@ -55,6 +56,9 @@ pub(crate) fn environment(options: &Options) -> Vec<(&'static str, String)> {
     all
 }
 
+/// Largest user id that Kubernetes takes.
+const LARGEST_ID: u32 = 0x7fff_ffff;
+
 /// A user id whose connections are captured, unlike the proxy's.
 fn prober(options: &Options) -> u32 {
     let excluded = options.exclude_uids.as_deref().unwrap_or_default().split(',');
@@ -64,6 +68,7 @@ fn prober(options: &Options) -> u32 {
     // Ids beyond are ours to use all the same: the probe then sees nothing, and says so.
     (first..first + 1000)
         .chain(excluded.iter().map(|span| span.last().saturating_add(1)))
+        .filter(|id| *id <= LARGEST_ID)
         .find(captured)
         .unwrap_or(first)
 }

@@ -17,9 +17,16 @@ mod probes;
 /// Security contexts.
 mod security;
 
+/// Requests and limits.
+mod resources;
+
+/// What other webhooks changed since.
+mod again;
+
 /// The difference of two values.
 mod diff;
 
+pub use again::again;
 pub use diff::diff;
 
 use serde_json::{Map, Value, json};
@@ -44,6 +51,8 @@ struct Plan<'a> {
     workload: &'a str,
     /// `terminationGracePeriodSeconds` of the pod.
     grace: u64,
+    /// Of each container.
+    resources: &'a Value,
 }
 
 impl Plan<'_> {
@@ -67,12 +76,13 @@ pub fn inject(pod: &Value, inject: &Inject, settings: &Injection, workload: Opti
     let workload = workload.map(str::to_owned).or_else(|| pod::workload(pod)).unwrap_or_default();
     // 30 is the default of Kubernetes.
     let grace = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
-    let plan = Plan { inject, settings, workload: &workload, grace };
+    let resources = resources::of(pod, &inject.options, &settings.resources);
+    let plan = Plan { inject, settings, workload: &workload, grace, resources: &resources };
     let mut environment = Vec::new();
     if inject.options.rewrite_probes != Some(false)
-        && let Some(handed) = probes::rewrite(&mut patched)
+        && let Some(variable) = probes::variable(probes::rewrite(&mut patched, inject.native))
     {
-        environment.push(json!({"name": "TULLE_APP_PROBES", "value": literal(&handed)}));
+        environment.push(variable);
     }
     if inject.options.metrics_merge != Some(false)
         && let Some(scrape) = probes::merge_metrics(&mut patched)
@@ -83,6 +93,14 @@ pub fn inject(pod: &Value, inject: &Inject, settings: &Injection, workload: Opti
     volumes::add(&mut patched);
     annotate(&mut patched, &plan);
     patched
+}
+
+/// What owners should know of the pod with its proxy.
+pub(crate) fn warnings(pod: &Value, native: bool) -> Vec<String> {
+    let told = |handler| {
+        format!("{handler} is too large for the proxy to perform: it stays as it is, and fails under strict mTLS")
+    };
+    probes::too_large(pod, native).into_iter().map(told).collect()
 }
 
 /// A value that the kubelet leaves as it is: it replaces `$(NAME)` in environments, and makes one `$` of two.
@@ -106,6 +124,11 @@ fn place(pod: &mut Value, plan: &Plan<'_>, sidecar: Value) {
     }
 }
 
+/// The other way round.
+fn unescaped(literal: &str) -> String {
+    literal.replace("$$", "$")
+}
+
 fn annotate(pod: &mut Value, plan: &Plan<'_>) {
     let capture = plan.capture() != Capture::None;
     let mut init = Vec::new();
@@ -123,7 +146,7 @@ fn annotate(pod: &mut Value, plan: &Plan<'_>) {
         "mode": if plan.inject.native { "native" } else { "classic" },
         "initContainers": init,
         "containers": containers,
-        "volumes": volumes::NAMES,
+        "volumes": pod::VOLUMES,
     });
     if capture && plan.settings.cni {
         status[REDIRECT] = json!(REDIRECT_BY_NODE);

@@ -1,10 +1,9 @@
 //! The container of the proxy: environment, probes, resources, mounts.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Plan, security, volumes};
 use crate::pod;
-use crate::settings::Resources;
 use crate::values::Capture;
 
 /// Port of the status listener.
@@ -31,7 +30,7 @@ pub(super) fn container(plan: &Plan<'_>, more: Vec<Value>) -> Value {
             "timeoutSeconds": 3,
             "failureThreshold": 3,
         },
-        "resources": resources(plan),
+        "resources": plan.resources,
         "securityContext": security::proxy(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": volumes::proxy_mounts(),
@@ -95,20 +94,4 @@ fn environment(plan: &Plan<'_>, more: Vec<Value>) -> Vec<Value> {
     all.push(value("TULLE_DRAIN_MIN", &format!("{}s", deadline.min(least))));
     all.extend(more);
     all
-}
-
-fn resources(plan: &Plan<'_>) -> Value {
-    let options = &plan.inject.options;
-    let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = &plan.settings.resources;
-    let pick = |entries: [(&str, &Option<String>, &Option<String>); 2]| {
-        let chosen = entries.into_iter().filter_map(|(name, own, default)| {
-            let quantity = own.as_ref().or(default.as_ref())?;
-            Some((name.to_owned(), Value::String(quantity.clone())))
-        });
-        chosen.collect::<Map<_, _>>()
-    };
-    let requests =
-        pick([("cpu", &options.cpu_request, cpu_request), ("memory", &options.memory_request, memory_request)]);
-    let limits = pick([("cpu", &options.cpu_limit, cpu_limit), ("memory", &options.memory_limit, memory_limit)]);
-    json!({"requests": requests, "limits": limits})
 }

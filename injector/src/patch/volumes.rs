@@ -14,18 +14,12 @@ pub(super) const TRUST_BUNDLE: &str = "/var/run/tulle/trust/bundle.pem";
 /// Where the last good configuration is kept.
 pub(super) const STATE_DIR: &str = "/var/lib/tulle";
 
-/// Volumes that are added.
-pub(super) const NAMES: [&str; 4] = ["tulle-token", "tulle-trust", "tulle-state", "tulle-none"];
-
-/// Adds the volumes that the pod does not have.
+/// Adds the volumes; a pod that has one of these names is refused.
 pub(super) fn add(pod: &mut Value) {
     let volumes = array(pod, "volumes");
-    for (name, source) in NAMES.into_iter().zip(sources()) {
-        if volumes.iter().all(|volume| pod::name(volume) != name) {
-            let mut volume = source;
-            volume["name"] = json!(name);
-            volumes.push(volume);
-        }
+    for (name, mut volume) in pod::VOLUMES.into_iter().zip(sources()) {
+        volume["name"] = json!(name);
+        volumes.push(volume);
     }
 }
 

@@ -110,9 +110,9 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
     left.extend(never);
     left.extend(settings.proxy_mark.map(Match::Mark));
     left.push(Match::Uid(Span::one(settings.proxy_uid)));
-    left.push(Match::Gid(settings.proxy_gid));
-    left.extend(sorted(&settings.exclude_uids).into_iter().map(Match::Uid));
-    left.extend(sorted(&settings.skip_outbound_ports).into_iter().map(Match::Port));
+    left.extend(settings.proxy_gid.map(Match::Gid));
+    left.extend(uids(&settings.exclude_uids).into_iter().map(Match::Uid));
+    left.extend(ports(&settings.skip_outbound_ports).into_iter().map(Match::Port));
     left.extend(nets(&settings.skip_outbound_cidrs, family));
 
     let mut rules: Vec<Rule> = left.into_iter().map(|on| Rule { on, verdict: Verdict::Leave }).collect();
@@ -132,12 +132,22 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
 }
 
 fn inbound(settings: &Settings) -> Vec<Rule> {
-    let mut ports: Vec<Span<u16>> = Settings::ALWAYS_SKIPPED_INBOUND.into_iter().map(Span::one).collect();
-    ports.extend(&settings.skip_inbound_ports);
+    let mut skipped: Vec<Span<u16>> = Settings::ALWAYS_SKIPPED_INBOUND.into_iter().map(Span::one).collect();
+    skipped.extend(&settings.skip_inbound_ports);
     let mut rules: Vec<Rule> =
-        sorted(&ports).into_iter().map(|ports| Rule { on: Match::Port(ports), verdict: Verdict::Leave }).collect();
+        ports(&skipped).into_iter().map(|ports| Rule { on: Match::Port(ports), verdict: Verdict::Leave }).collect();
     rules.push(Rule { on: Match::All, verdict: Verdict::Redirect(settings.inbound_port) });
     rules
+}
+
+/// No connection has port 0; iptables lists a range of all 65,536 ports as no range.
+fn ports(spans: &[Span<u16>]) -> Vec<Span<u16>> {
+    sorted(&spans.iter().filter_map(|span| span.within(1, u16::MAX)).collect::<Vec<_>>())
+}
+
+/// No process has the largest id, which the kernel uses for "none" and iptables refuses.
+fn uids(spans: &[Span<u32>]) -> Vec<Span<u32>> {
+    sorted(&spans.iter().filter_map(|span| span.within(0, u32::MAX - 1)).collect::<Vec<_>>())
 }
 
 /// In order and without repeats, so that equal settings give equal text.
@@ -249,6 +259,35 @@ mod tests {
         let skipped = Settings { skip_outbound_ports: vec!["50-60".parse().unwrap()], ..settings };
         assert_eq!(ask("10.96.0.10", true).outbound(&skipped), Verdict::Leave);
         assert_eq!(ask("10.96.0.10", true).outbound(&Settings::default()), Verdict::Leave);
+    }
+
+    #[test]
+    fn mend_25_ranges_of_all_ports_and_users() {
+        let settings = Settings {
+            skip_outbound_ports: vec!["0-65535".parse().unwrap(), Span::one(0)],
+            skip_inbound_ports: vec!["0-80".parse().unwrap(), Span::one(0)],
+            exclude_uids: vec!["0-4294967295".parse().unwrap(), Span::one(u32::MAX)],
+            ..Settings::default()
+        };
+        let plan = Plan::new(&settings, Family::V4);
+        let on = |on: Match| Rule { on, verdict: Verdict::Leave };
+        assert!(plan.outbound.contains(&on(Match::Port("1-65535".parse().unwrap()))));
+        assert!(plan.outbound.contains(&on(Match::Uid("0-4294967294".parse().unwrap()))));
+        assert!(plan.inbound.contains(&on(Match::Port("1-80".parse().unwrap()))));
+        let nothing = |rule: &&Rule| match rule.on {
+            Match::Port(span) => span.first() == 0,
+            Match::Uid(span) => span.last() == u32::MAX,
+            _ => false,
+        };
+        assert_eq!(plan.outbound.iter().chain(&plan.inbound).filter(nothing).count(), 0);
+    }
+
+    #[test]
+    fn mend_25_without_a_group_the_proxy_is_known_by_its_user_alone() {
+        let settings = Settings { proxy_gid: None, ..Settings::default() };
+        let dial = || Packet::to("10.96.0.1", 80);
+        assert_eq!(Packet { gid: 1337, ..dial() }.outbound(&settings), OUT);
+        assert_eq!(Packet { uid: 1337, ..dial() }.outbound(&settings), Verdict::Leave);
     }
 
     #[test]

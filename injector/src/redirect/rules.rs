@@ -179,7 +179,7 @@ mod tests {
         vec![
             ("default", base()),
             ("ports", Settings { outbound_port: 4140, inbound_port: 4143, ..base() }),
-            ("proxy-ids", Settings { proxy_uid: 2102, proxy_gid: 2103, proxy_mark: None, ..base() }),
+            ("proxy-ids", Settings { proxy_uid: 2102, proxy_gid: Some(2103), proxy_mark: None, ..base() }),
             (
                 "skip-ports",
                 Settings {

@@ -67,8 +67,8 @@ pub struct Settings {
     pub dns_port: Option<u16>,
     /// User id the proxy runs with: its connections are never captured.
     pub proxy_uid: u32,
-    /// Group id the proxy runs with: its connections are never captured.
-    pub proxy_gid: u32,
+    /// Group id the proxy runs with: its connections are never captured; `None` matches no group.
+    pub proxy_gid: Option<u32>,
     /// Socket mark (`SO_MARK`) whose connections are never captured; `None` matches no mark.
     pub proxy_mark: Option<u32>,
     /// Inbound ports left alone, besides those of [`Settings::ALWAYS_SKIPPED_INBOUND`].
@@ -100,7 +100,7 @@ impl Default for Settings {
             inbound_port: 15006,
             dns_port: None,
             proxy_uid: 1337,
-            proxy_gid: 1337,
+            proxy_gid: Some(1337),
             proxy_mark: Some(1337),
             skip_inbound_ports: Vec::new(),
             skip_outbound_ports: Vec::new(),
@@ -132,6 +132,14 @@ impl<T: Copy> Span<T> {
     /// Largest value of the range.
     pub fn last(&self) -> T {
         self.last
+    }
+}
+
+impl<T: Copy + Ord> Span<T> {
+    /// The part from `least` to `most`; `None` when there is none.
+    pub(super) fn within(self, least: T, most: T) -> Option<Self> {
+        let span = Self { first: self.first.max(least), last: self.last.min(most) };
+        (span.first <= span.last).then_some(span)
     }
 }
 

@@ -13,7 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::Value;
 
-use crate::decide::{self, Circumstances, Verdict};
+use crate::decide::{self, Circumstances, Skip, Verdict};
 use crate::events::{Note, Notes};
 use crate::metrics::Metrics;
 use crate::patch;
@@ -115,12 +115,29 @@ impl Webhook {
             Verdict::Inject(inject) => {
                 let patched = patch::inject(pod, &inject, &self.injection, None);
                 self.metrics.count("inject", "injected", if inject.native { "native" } else { "classic" });
-                for warning in &inject.warnings {
+                let warnings: Vec<_> =
+                    inject.warnings.iter().cloned().chain(patch::warnings(pod, inject.native)).collect();
+                for warning in &warnings {
                     note("TulleInjectionWarning", true, warning);
                 }
                 let mode = if inject.native { "native sidecar" } else { "container" };
-                note("TulleInjected", false, &format!("pods get the Tulle proxy as a {mode}"));
-                review.allow(&patch::diff(pod, &patched), &inject.warnings)
+                note(
+                    "TulleInjected",
+                    false,
+                    &format!("patched the pod with the Tulle proxy as a {mode}; not yet accepted by the API server"),
+                );
+                review.allow(&patch::diff(pod, &patched), &warnings)
+            }
+            // Asked again, because another webhook has changed the pod since.
+            Verdict::Skip(Skip::AlreadyInjected) => {
+                let operations = patch::diff(pod, &patch::again(pod));
+                let outcome = if operations.is_empty() { "skipped" } else { "injected" };
+                self.metrics.count("inject", outcome, Skip::AlreadyInjected.reason());
+                let warnings = decide::warnings_again(pod);
+                for warning in &warnings {
+                    note("TulleInjectionWarning", true, warning);
+                }
+                review.allow(&operations, &warnings)
             }
             Verdict::Skip(skip) => {
                 self.metrics.count("inject", "skipped", skip.reason());

@@ -42,7 +42,7 @@ async fn answer(review: Value) -> Value {
 }
 
 /// The operations of an answer.
-fn patch(response: &Value) -> Vec<Value> {
+fn operations(response: &Value) -> Vec<Value> {
     assert_eq!(response["patchType"], "JSONPatch");
     let bytes: k8s_openapi::ByteString = serde_json::from_value(response["patch"].clone()).unwrap();
     serde_json::from_slice(&bytes.0).unwrap()
@@ -53,7 +53,7 @@ async fn a_pod_gets_its_proxy() {
     let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
     let response = answer(request(pod)).await;
     assert_eq!(response["allowed"], true);
-    let paths: Vec<_> = patch(&response).iter().map(|operation| operation["path"].clone()).collect();
+    let paths: Vec<_> = operations(&response).iter().map(|operation| operation["path"].clone()).collect();
     assert_eq!(paths, ["/metadata/annotations", "/spec/initContainers", "/spec/volumes"]);
 }
 
@@ -141,4 +141,86 @@ async fn objects_are_judged_as_tulle_validate_does() {
     let other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"annotations": {"tulle.io/timeout": "x"}}});
     assert_eq!(ask(other, Value::Null).await["allowed"], true);
     assert_eq!(ask(Value::Null, Value::Null).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn mend_25_what_another_webhook_adds_is_treated_when_the_server_asks_again() {
+    let proxied = |port: u16, path: &str| json!({"httpGet": {"port": port, "path": path}});
+    let app = json!({"name": "app", "livenessProbe": proxied(8080, "/app")});
+    let added = json!({"name": "added", "readinessProbe": {"tcpSocket": {"port": 9}}, "lifecycle": {"preStop": proxied(9, "/$(X)")}});
+    let first = json!({"name": "first", "image": "first:1"});
+    for native in ["true", "false"] {
+        let metadata = json!({"name": "a", "annotations": {"tulle.io/inject-native": native}});
+        let injected = |containers: &[&Value], init: &[&Value]| {
+            let pod = json!({"metadata": metadata, "spec": {"containers": containers, "initContainers": init}});
+            let around = Circumstances { namespace: "shop", by_default: true, native: true };
+            let Verdict::Inject(inject) = decide::decide(&pod, around) else { panic!("{pod}") };
+            patch::inject(&pod, &inject, &Injection::default(), None)
+        };
+        // As another webhook leaves it: a container more at the end, an init container more at the beginning.
+        let mut changed = injected(&[&app], &[]);
+        changed["spec"]["containers"].as_array_mut().unwrap().push(added.clone());
+        let init = changed["spec"]["initContainers"].as_array_mut().unwrap();
+        init.insert(0, first.clone());
+        if native == "false" {
+            init.push(json!({"name": "last"}));
+        }
+
+        let response = answer(request(changed.clone())).await;
+        let again = patch::again(&changed);
+        assert_eq!(operations(&response), patch::diff(&changed, &again));
+        let wanted = match native {
+            "true" => injected(&[&app, &added], &[&first]),
+            _ => injected(&[&app, &added], &[&first, &json!({"name": "last"})]),
+        };
+        assert_eq!(again["spec"], wanted["spec"], "as if it had been there before");
+        assert!(answer(request(again)).await.get("patch").is_none(), "asked a third time there is nothing to do");
+    }
+    let plain = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
+    let around = Circumstances { namespace: "shop", by_default: true, native: true };
+    let Verdict::Inject(inject) = decide::decide(&plain, around) else { panic!("{plain}") };
+    let mut meshed = patch::inject(&plain, &inject, &Injection::default(), None);
+    assert!(answer(request(meshed.clone())).await.get("patch").is_none());
+    meshed["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "istio-proxy"}));
+    let response = answer(request(meshed)).await;
+    assert!(response["warnings"].to_string().contains("two meshes"), "{response}");
+}
+
+#[tokio::test]
+async fn mend_30_words_that_nobody_reads_are_told() {
+    let ask = async |object: Value| {
+        let (_, body) = send("POST", "/validate", Some("application/json"), request(object).to_string()).await;
+        serde_json::from_str::<Value>(&body).unwrap()["response"].clone()
+    };
+    let namespace = |labels: Value, annotations: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels, "annotations": annotations}});
+    let wrong = ask(namespace(json!({"tulle.io/inject": "true"}), json!({}))).await;
+    assert!(
+        wrong["allowed"] == false && wrong["status"]["message"].to_string().contains("did you mean enabled?"),
+        "{wrong}"
+    );
+    for (labels, annotations, part) in [
+        (json!({"tulle.io/injct": "enabled"}), json!({}), "label tulle.io/injct is not known"),
+        (json!({}), json!({"tulle.io/inject": "enabled"}), "kubectl label namespace shop tulle.io/inject=enabled"),
+        (json!({}), json!({"tulle.io/timeot": "5s"}), "did you mean tulle.io/timeout?"),
+        (json!({}), json!({"tulle.io/retries": "3"}), "did you mean tulle.io/retry-"),
+    ] {
+        let warned = ask(namespace(labels, annotations)).await;
+        assert!(warned["allowed"] == true && warned["warnings"].to_string().contains(part), "{part}: {warned}");
+    }
+    let right =
+        ask(namespace(json!({"tulle.io/inject": "enabled", "a": "b"}), json!({"tulle.io/timeout": "5s"}))).await;
+    assert_eq!((&right["allowed"], right.get("warnings")), (&json!(true), None));
+
+    let template = |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": {}});
+    let deployment = |annotations: Value| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": template(annotations)}});
+    let cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c"},
+        "spec": {"jobTemplate": {"spec": {"template": template(json!({"tulle.io/capture": "x"}))}}}});
+    for (object, part) in [
+        (deployment(json!({"tulle.io/capture": "x"})), "pods that are to be injected are refused"),
+        (deployment(json!({"tulle.io/skip-inbound-port": "1"})), "did you mean tulle.io/skip-inbound-ports?"),
+        (cron, "tulle.io/capture"),
+    ] {
+        let warned = ask(object).await;
+        assert!(warned["allowed"] == true && warned["warnings"].to_string().contains(part), "{part}: {warned}");
+    }
 }

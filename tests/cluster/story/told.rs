@@ -9,7 +9,7 @@ const HOST_NETWORK: &str = include_str!("../manifests/host-network.yaml");
 
 /// Why there is a sidecar, why there is none, and what is wrong with an annotation.
 pub(crate) fn told(cluster: &mut Cluster) -> anyhow::Result<()> {
-    says(cluster, "-n shop get events", &["TulleInjected", "pods get the Tulle proxy as a native sidecar"])?;
+    says(cluster, "-n shop get events", &["TulleInjected", "the Tulle proxy as a native sidecar"])?;
     says(cluster, "-n shop describe pods -l app=server", &["tulle-proxy:", "tulle-init:", "tulle.io/inject-status"])?;
     let warned = cluster.apply_in("shop", HOST_NETWORK)?;
     ensure!(warned.contains("hostNetwork is true"), "kubectl apply said: {warned}");

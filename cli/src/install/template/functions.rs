@@ -9,6 +9,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     let wrong = || Err(format!("`{name}` is given the wrong values"));
     Ok(match (name, arguments) {
         ("default", [otherwise, value]) => if is_true(value) { value } else { otherwise }.clone(),
+        ("index", [Value::Object(fields), Value::String(key)]) => fields.get(key).cloned().unwrap_or_default(),
         ("quote", [value]) => Value::String(Value::String(text(value)).to_string()),
         ("toYaml", [value]) => Value::String(yaml::block(value)),
         ("nindent", [Value::Number(spaces), value]) => {
@@ -24,7 +25,8 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("or", [.., last]) => arguments.iter().find(|value| is_true(value)).unwrap_or(last).clone(),
         ("fail", [Value::String(reason)]) => return Err(reason.clone()),
         (
-            "default" | "quote" | "toYaml" | "nindent" | "int" | "eq" | "ne" | "gt" | "not" | "and" | "or" | "fail",
+            "default" | "index" | "quote" | "toYaml" | "nindent" | "int" | "eq" | "ne" | "gt" | "not" | "and" | "or"
+            | "fail",
             _,
         ) => {
             return wrong();

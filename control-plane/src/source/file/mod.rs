@@ -16,6 +16,7 @@ mod scan;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -100,6 +101,16 @@ pub fn read(directory: &Path) -> (Vec<Item>, Vec<Problem>) {
         }
         Err(error) => (Vec::new(), vec![unreadable(directory, &error)]),
     }
+}
+
+/// Names and texts of the files of `directory` that can be read as text; [`read`] has problems for the others.
+pub fn texts(directory: &Path) -> Vec<(Arc<str>, String)> {
+    let contents = scan::contents(directory, &mut Known::default()).unwrap_or_default();
+    let text = |(name, content)| match content {
+        scan::Content::Read(Ok(bytes)) => Some((name, String::from_utf8(bytes).ok()?)),
+        scan::Content::Read(Err(_)) | scan::Content::Same => None,
+    };
+    contents.into_iter().filter_map(text).collect()
 }
 
 /// The objects written in `text`, none when it is no manifest, and all that is wrong with each by itself.

@@ -105,10 +105,6 @@ impl Meta {
             let Err(rejected) = annotations::read(&mut policy, key, text, last) else {
                 continue;
             };
-            // A namespace also has annotations that other parts of Tulle read.
-            if object.kind == Kind::Namespace && rejected.unknown {
-                continue;
-            }
             let field = format!("metadata.annotations[{key}]");
             let mut problem = Problem::new(Severity::Warning, object.clone(), &field, rejected.reason);
             problem.example = rejected.example.map(Into::into);

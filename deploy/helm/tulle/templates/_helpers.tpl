@@ -18,6 +18,12 @@ app.kubernetes.io/part-of: tulle
 app.kubernetes.io/version: {{ include "tulle.tag" . | quote }}
 {{- end }}
 
+{{- /* Not on pods: who manages an object may change, and no pod is replaced for it. */}}
+{{- define "tulle.objectLabels" -}}
+{{ include "tulle.labels" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
 {{- define "tulle.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
