@@ -22,7 +22,7 @@ Examples:
   tulle proxy --namespace shop --workload web --service-account web --control-plane localhost:15012 \\
       --trust-bundle state/trust-bundle.pem --token web.token --inbound 0.0.0.0:8080=127.0.0.1:3000
                                       run its sidecar
-  tulle proxy-config endpoints        what that sidecar knows
+  tulle proxy-config endpoints        what that sidecar knows; of a pod: tulle proxy-config endpoints -n NS POD
   tulle install | kubectl apply -f -  make a Kubernetes cluster a mesh
   tulle check                         is it well
   tulle inject -f web.yaml            put the proxy beside its pods without a webhook
@@ -97,7 +97,8 @@ pub(crate) struct DemoArgs {
 }
 
 const VALIDATE: &str = "\
-Exits with 1 when there is a problem. Only the files are read; no control plane is needed.
+Exits with 1 when there is a problem, also with what pods and their templates say about injection. Only the files are read;
+no control plane is needed.
 
 Examples:
   tulle validate -f examples/shop
@@ -154,24 +155,29 @@ pub(crate) struct TokenCreateArgs {
 }
 
 const PROXY_CONFIG: &str = "\
-Reads the admin port, which answers on the proxy's own machine only.
+Reads the admin port, which answers on the proxy's own machine only: that of a pod by kubectl port-forward, which has to be
+installed. POD is a pod's name, or its beginning where no other pod of the namespace begins so.
 
 Examples:
-  tulle proxy-config                        everything, of the proxy with the usual port
-  tulle proxy-config endpoints              addresses, health, priority and identity of each endpoint
+  tulle proxy-config -n shop web            everything, of the pod whose name begins with web
+  tulle proxy-config endpoints -n shop web  addresses, health, priority and identity of each endpoint
+  tulle proxy-config                        of a proxy on this machine, with the usual port
   tulle proxy-config dns                    names of the mesh, and the addresses it answers
-  tulle proxy-config routes -o json | jq .  for programs
-  kubectl exec POD -c tulle-proxy -- tulle proxy-config certs";
+  tulle proxy-config routes -o json | jq .  for programs";
 
 /// `tulle proxy-config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProxyConfigArgs {
-    /// What to show
-    #[arg(value_enum, default_value_t = Section::All)]
-    pub(crate) section: Section,
-    /// Admin address of the proxy
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
-    pub(crate) admin: SocketAddr,
+    /// What to show (listeners, routes, clusters, endpoints, dns, certs, all), and of which pod; pod/NAME for a pod that is
+    /// named like one of these
+    #[arg(value_name = "SECTION] [POD", num_args = 0..=2)]
+    pub(crate) words: Vec<String>,
+    /// Namespace of the pod [default: that of the kubeconfig]
+    #[arg(short, long, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+    /// Admin address of a proxy on this machine [default: 127.0.0.1:15000]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "namespace")]
+    pub(crate) admin: Option<SocketAddr>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -211,6 +217,7 @@ The objects are those of the Helm chart deploy/helm/tulle, with the same values;
 Examples:
   tulle install | kubectl apply -f -
   tulle install --set controlPlane.replicas=3 --set image.registry=registry.example.com/ | kubectl apply -f -
+  tulle install --set-string image.tag=1 --set 'cni.enabled=true,cni.excludeNamespaces={monitoring,ingress}'
   tulle install -f values.yaml > tulle.yaml       for a repository that a cluster follows";
 
 /// `tulle install`.
@@ -221,7 +228,8 @@ pub(crate) struct InstallArgs {
 }
 
 const CHECK: &str = "\
-Reads what kubectl could read, with the same configuration, and changes nothing. Exits with 1 when something FAILED.
+Reads what kubectl could read, with the same configuration, and changes nothing: pods are tried by a dry run in every
+namespace with the label. Exits with 1 when something FAILED.
 
 Examples:
   tulle check                         what is installed; before that, whether the cluster is fit for it
@@ -248,7 +256,8 @@ Example:
 
 const UNINSTALL: &str = "\
 Takes away the webhooks first, then what was installed and what the control plane and the injector have made since: the
-authority's Secret, the trust bundles, the namespace tulle-system. An authority that is gone cannot be brought back.
+authority's Secret, the trust bundles, the namespace tulle-system. The definitions of Tulle's kinds stay unless --definitions
+is given. An authority that is gone cannot be brought back.
 
 Examples:
   tulle uninstall                     what would be deleted

@@ -23,6 +23,9 @@ mod token;
 /// `tulle proxy-config`.
 mod proxy_config;
 
+/// The admin port of a pod.
+mod port_forward;
+
 /// The API server of a cluster.
 mod cluster;
 

@@ -3,31 +3,41 @@
 //! As JSON it shows the proxy's own words; as tables it reads leniently, so that a proxy of another version can be
 //! looked at too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use serde_json::{Map, Value, json};
 
 use crate::args::{Output, ProxyConfigArgs, Section};
 use crate::ask;
+use crate::port_forward;
 use crate::render::{self, Table};
 
 /// The sections of [`Section::All`].
 const ALL: [Section; 6] =
     [Section::Listeners, Section::Routes, Section::Clusters, Section::Endpoints, Section::Dns, Section::Certs];
 
+/// Where a proxy on this machine answers, unless it is told otherwise.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+
 /// Runs the subcommand.
 ///
 /// # Errors
 /// When the proxy does not answer, or not as a proxy of ours.
 pub(crate) fn run(args: &ProxyConfigArgs) -> anyhow::Result<ExitCode> {
+    let (section, pod) = match understood(args) {
+        Ok(understood) => understood,
+        Err(reason) => {
+            render::complain(&reason);
+            return Ok(ExitCode::from(2));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let pages = runtime.block_on(Pages::read(args.admin)).context(
-        "is the proxy running, on this machine, with this --admin address? In a cluster: kubectl exec POD -c tulle-proxy",
-    )?;
-    let one = [args.section];
-    let sections: &[Section] = if args.section == Section::All { &ALL } else { &one };
+    let pages = runtime.block_on(read(args, pod))?;
+    let one = [section];
+    let sections: &[Section] = if section == Section::All { &ALL } else { &one };
     match args.output {
         Output::Json => {
             let parts: Map<_, _> =
@@ -40,6 +50,38 @@ pub(crate) fn run(args: &ProxyConfigArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The section and the pod that the words of the command line name.
+fn understood(args: &ProxyConfigArgs) -> Result<(Section, Option<&str>), String> {
+    let section = |word: &String| Section::from_str(word, false).ok();
+    let (section, pod) = match &args.words[..] {
+        [] => (Section::All, None),
+        [one] => section(one).map_or((Section::All, Some(one)), |section| (section, None)),
+        [one, pod, ..] => {
+            let Some(section) = section(one) else { return Err(format!("there is no section {one}: see --help")) };
+            (section, Some(pod))
+        }
+    };
+    match (pod, &args.namespace, args.admin) {
+        (Some(pod), _, Some(admin)) => Err(format!("either the pod {pod} or the address {admin}, not both")),
+        (None, Some(namespace), _) => Err(format!("which pod of {namespace}? tulle proxy-config -n {namespace} POD")),
+        (pod, _, _) => Ok((section, pod.map(String::as_str))),
+    }
+}
+
+async fn read(args: &ProxyConfigArgs, pod: Option<&str>) -> anyhow::Result<Pages> {
+    if let Some(pod) = pod {
+        let forward = port_forward::open(args.namespace.as_deref(), pod).await?;
+        render::tell(&format!("pod {}: only destinations that it has used are listed", forward.pod));
+        return Pages::read(forward.address)
+            .await
+            .with_context(|| format!("reading the configuration of {}", forward.pod));
+    }
+    let admin = args.admin.unwrap_or(LOCAL);
+    Pages::read(admin)
+        .await
+        .with_context(|| format!("Nothing answers at {admin}. For a pod: tulle proxy-config -n NS POD"))
 }
 
 /// What the proxy shows.

@@ -200,7 +200,7 @@ fn base64(text: &str) -> Value {
 async fn a_webhook_that_cannot_be_asked() {
     let Some(mut mesh) = Mesh::install().await else { return };
     mesh.start_injector(&[]).await;
-    let checked = mesh.injection("a pod in shop would get a sidecar").await;
+    let checked = mesh.injection("would get a sidecar (dry run in shop)").await;
     assert_eq!((checked.code, checked.unwell()), (Some(0), vec![]), "{}{}", checked.out, checked.error);
 
     // Nobody is there; there is not even a Service.
@@ -243,4 +243,82 @@ async fn a_webhook_that_cannot_be_asked() {
     assert_eq!((checked.code, checked.unwell().len()), (Some(1), 2), "{}", checked.out);
     assert!(checked.line("injection").contains("unless you brought the Secret tulle-injector-tls"), "{}", checked.out);
     assert!(checked.line("webhook certificate").contains("ended 1 hours ago"), "{}", checked.out);
+}
+
+#[tokio::test]
+async fn mend_30_what_a_pod_or_namespace_says_is_right_or_told() {
+    let Some(mut mesh) = Mesh::install().await else { return };
+    mesh.start_injector(&[]).await;
+    mesh.injection("would get a sidecar").await;
+    mesh.apply(vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "plain"}})]);
+    let said = |object: &Value| {
+        mesh.api.kubectl_says(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object.to_string())
+    };
+    let pod = |namespace: &str, metadata: Value| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "spec": {"serviceAccountName": "default", "containers": [{"name": "a", "image": "a:1"}]}});
+        pod["metadata"]["name"] = "a".into();
+        pod["metadata"]["namespace"] = namespace.into();
+        pod
+    };
+    for place in ["labels", "annotations"] {
+        let inject = |value: &str| json!({place: {"tulle.io/inject": value}});
+        // As documented, in a namespace that has no label.
+        let enabled = said(&pod("plain", inject("enabled")));
+        assert!(enabled.contains("tulle-proxy"), "{place}: {enabled}");
+        for namespace in ["plain", "shop"] {
+            let wrong = said(&pod(namespace, inject("true")));
+            assert!(wrong.contains("did you mean enabled?"), "{place} {namespace}: {wrong}");
+            let disabled = said(&pod(namespace, inject("disabled")));
+            assert!(disabled.contains("\"image\"") && !disabled.contains("tulle-proxy"), "{place}: {disabled}");
+        }
+    }
+    assert!(!said(&pod("plain", json!({}))).contains("tulle-proxy"));
+    let namespace = |labels: Value, annotations: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new", "labels": labels, "annotations": annotations}});
+    let wrong = said(&namespace(json!({"tulle.io/inject": "true"}), json!({})));
+    assert!(wrong.contains("denied the request") && wrong.contains("did you mean enabled?"), "{wrong}");
+    let typo = said(&namespace(json!({}), json!({"tulle.io/timeot": "5s"})));
+    assert!(typo.contains("Warning:") && typo.contains("did you mean tulle.io/timeout?"), "{typo}");
+    let template = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"tulle.io/skip-inbound-port": "80"}},
+        "spec": {"containers": [{"name": "a", "image": "a:1"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let told = said(&deployment);
+    assert!(told.contains("Warning:") && told.contains("did you mean tulle.io/skip-inbound-ports?"), "{told}");
+    let mut once = template;
+    once["spec"]["restartPolicy"] = "Never".into();
+    let cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}});
+    let told = said(&cron);
+    assert!(told.contains("Warning:") && told.contains("did you mean tulle.io/skip-inbound-ports?"), "{told}");
+}
+
+#[tokio::test]
+async fn mend_24_a_guaranteed_pod_stays_guaranteed() {
+    let Some(mut mesh) = Mesh::install().await else { return };
+    mesh.start_injector(&[]).await;
+    mesh.injection("would get a sidecar").await;
+    let made = |name: &str, annotations: Value, spec: Value| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
+            "metadata": {"name": name, "namespace": "shop", "annotations": annotations}});
+        pod["spec"]["serviceAccountName"] = "default".into();
+        mesh.api.kubectl(&["create", "-f", "-"], &pod.to_string());
+        let text = mesh.api.kubectl(&["get", "pod", name, "-n", "shop", "-o", "json"], "");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let all = json!({"cpu": "1", "memory": "1Gi"});
+    let own = json!({"containers": [{"name": "a", "image": "a:1", "resources": {"requests": all, "limits": all}}]});
+    let annotations = json!({"tulle.io/proxy-cpu-request": "1", "tulle.io/proxy-cpu-limit": "1",
+        "tulle.io/proxy-memory-request": "512Mi", "tulle.io/proxy-memory-limit": "512Mi"});
+    let pod = made("guaranteed", annotations, own);
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed", "{pod}");
+    // A request alone is taken, and the API server accepts the pod.
+    made(
+        "request",
+        json!({"tulle.io/proxy-memory-request": "512Mi"}),
+        json!({"containers": [{"name": "a", "image": "a:1"}]}),
+    );
+    // Resources of the whole pod are those of the proxy too.
+    let spec = json!({"resources": {"requests": all, "limits": all}, "containers": [{"name": "a", "image": "a:1", "resources": {"requests": all}}]});
+    assert_eq!(made("whole", json!({}), spec)["status"]["qosClass"], "Guaranteed");
 }

@@ -42,6 +42,28 @@ fn problems_are_printed_with_file_and_line() {
 }
 
 #[test]
+fn mend_30_words_about_injection_are_validated_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifests = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels:\n    tulle.io/inject: 'true'\n  annotations:\n    tulle.io/timeot: 5s\n\
+                     ---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    metadata:\n      annotations:\n        tulle.io/skip-inbound-port: '80'\n        tulle.io/capture: magic\n    spec: {}\n\
+                     ---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a, annotations: {tulle.io/proxy-workers: many}}\n";
+    std::fs::write(dir.path().join("all.yaml"), manifests).unwrap();
+    let out = tulle(&["validate", "-f", dir.path().to_str().unwrap()]);
+    let printed = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{printed}");
+    for part in [
+        "all.yaml:6: error: Namespace shop: label tulle.io/inject: \"true\" is not a value; did you mean enabled?",
+        "did you mean tulle.io/timeout?",
+        "all.yaml:17: warning: Deployment web: tulle.io/skip-inbound-port",
+        "did you mean tulle.io/skip-inbound-ports?",
+        "all.yaml:18: warning: Deployment web: tulle.io/capture: \"magic\"",
+        "error: Pod a: tulle.io/proxy-workers: \"many\"",
+    ] {
+        assert!(printed.contains(part), "{part}\n{printed}");
+    }
+}
+
+#[test]
 fn a_token_is_all_that_is_printed() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
@@ -66,7 +88,20 @@ fn an_absent_proxy_is_said_to_be_absent() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let out = tulle(&["proxy-config", "endpoints", "--admin", &free]);
     assert_eq!(out.status.code(), Some(1));
-    assert!(text(&out.stderr).contains("is the proxy running"), "{}", text(&out.stderr));
+    let wanted = format!("Nothing answers at {free}. For a pod: tulle proxy-config -n NS POD");
+    assert!(text(&out.stderr).contains(&wanted), "{}", text(&out.stderr));
+    for words in [&["proxy-config", "endpoints", "web", "more"][..], &["proxy-config", "web", "--admin", &free]] {
+        assert_eq!(tulle(words).status.code(), Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn mend_33_a_missing_kubeconfig_is_told_once() {
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_tulle")).arg("check").env("KUBECONFIG", "/nowhere/config").output().unwrap();
+    let said = text(&out.stderr);
+    let wanted = "tulle: no kubeconfig at /nowhere/config and not in a cluster: set KUBECONFIG\n";
+    assert_eq!((out.status.code(), said.as_str()), (Some(1), wanted));
 }
 
 #[test]

@@ -92,16 +92,70 @@ fn the_same_objects_as_helm() {
         ],
     ];
     for flags in cases {
-        let helm = run(Command::new(&helm)
-            .args(["template", "tulle", "--namespace", "tulle-system", "--kube-version", "1.34.0"])
-            .args(["--set", "createNamespace=true"])
-            .args(flags)
-            .arg(chart()));
-        let (helm, ours) = (objects(&helm), objects(&tulle(flags)));
-        assert_eq!(helm.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>(), "{flags:?}");
-        for (id, object) in &helm {
-            assert_eq!(object, &ours[id], "{flags:?} {id}");
-        }
+        compare(&helm, flags);
+    }
+}
+
+/// Helm with the chart.
+fn template(helm: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(helm);
+    command
+        .args(["template", "tulle", "--namespace", "tulle-system", "--kube-version", "1.34.0"])
+        .args(["--set", "createNamespace=true"])
+        .args(flags)
+        .arg(chart());
+    command
+}
+
+/// Both come to the same objects.
+fn compare(helm: &Path, flags: &[&str]) {
+    let (helm, ours) = (objects(&run(&mut template(helm, flags))), objects(&tulle(flags)));
+    assert_eq!(helm.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>(), "{flags:?}");
+    for (id, mut object) in helm {
+        // Each says of itself that it manages the object.
+        let manager = object["metadata"]["labels"].get_mut("app.kubernetes.io/managed-by").expect("a manager");
+        assert_eq!(std::mem::replace(manager, "tulle".into()), "Helm");
+        assert_eq!(object, ours[&id], "{flags:?} {id}");
+    }
+}
+
+#[test]
+fn mend_26_single_values_are_those_of_helm() {
+    let Some(helm) = foreign::helm() else { return };
+    let cases: [&[&str]; 11] = [
+        &["--set", "controlPlane.replicas=3,injector.replicas=4"],
+        &["--set", r"controlPlane.podAnnotations.example\.com/a=x\,y"],
+        &["--set", "cni.enabled=true,cni.excludeNamespaces={a,b}"],
+        &["--set", "cni.enabled=true,cni.tolerations=null"],
+        &["--set", "controlPlane.tolerations[0].key=a,controlPlane.tolerations[0].operator=Exists"],
+        &[
+            "--set",
+            "controlPlane.env[1].name=B,controlPlane.env[1].value=x,controlPlane.env[0].name=A,controlPlane.env[0].value=007",
+        ],
+        &["--set", "injector.nodeSelector=null,proxy.resources.limits.memory=null"],
+        &["--set", "proxy.resources.limits.cpu=2", "--set-string", "proxy.resources.requests.cpu=1"],
+        &["--set-string", "image.tag=2", "--set", "image.tag=v3"],
+        &["--set", "image.tag=1.2,image.registry="],
+        &["--set", "proxy.resources.requests.ephemeral-storage=64Mi,proxy.resources.limits.ephemeral-storage=1Gi"],
+    ];
+    for flags in cases {
+        compare(&helm, flags);
+    }
+    // What one refuses, the other refuses.
+    for flags in [
+        &["--set", "image.tag=1"][..],
+        &["--set", "trustDomain"],
+        &["--set", "trustDomain=a,trustDomain.b=c"],
+        &["--set-string", "injector.replicas=3"],
+        &["--set", "controlPlane.env[0=1"],
+        &["--set", "controlPlane.env[-1].name=1"],
+        &["--set", "cni.excludeNamespaces={a"],
+        &["--set", "cni.excludeNamespaces={}"],
+        &["--set", "controlPlane.env={a}"],
+    ] {
+        assert!(!template(&helm, flags).output().unwrap().status.success(), "Helm takes {flags:?}");
+        let out = Command::new(env!("CARGO_BIN_EXE_tulle")).arg("install").args(flags).output().unwrap();
+        assert!(!out.status.success() && out.stdout.is_empty(), "{flags:?}");
     }
 }
 
@@ -111,6 +165,11 @@ fn wrong_values_are_refused() {
         ("trustDomian=x", "trustDomian is not known"),
         ("injector.replicas=0", "injector.replicas"),
         ("controlPlane.antiAffinity=maybe", "none of \"preferred\""),
+        (
+            "controlPlane.resources.requests.memory=2Gi",
+            "requests.memory 2Gi is above controlPlane.resources.limits.memory 1Gi",
+        ),
+        ("controlPlane.replicas=1,injector.replicas", "\"replicas\" has no value"),
     ] {
         let out = Command::new(env!("CARGO_BIN_EXE_tulle")).args(["install", "--set", value]).output().unwrap();
         let error = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -216,7 +275,7 @@ fn webhooks_leave_the_cluster_alone() {
             assert!(webhook["clientConfig"]["caBundle"].is_null(), "it is the injector's to set");
         }
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `tulle check`, `tulle upgrade` and `tulle uninstall` against an API server that holds objects and nothing more.
 
-#![expect(clippy::unwrap_used, reason = "what cannot fail on a machine that runs tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot fail on a machine that runs tests")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -87,6 +87,11 @@ impl Server {
     }
 
     fn tulle(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        self.tulle_in(words, "/usr/bin:/bin")
+    }
+
+    /// With `path` for other programs.
+    fn tulle_in(&self, words: &[&str], path: &str) -> (Option<i32>, String, String) {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config");
         let kubeconfig = json!({
@@ -95,7 +100,8 @@ impl Server {
             "contexts": [{"name": "c", "context": {"cluster": "k", "user": ""}}],
         });
         std::fs::write(&config, kubeconfig.to_string()).unwrap();
-        let out = Command::new(env!("CARGO_BIN_EXE_tulle")).args(words).env("KUBECONFIG", &config).output().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tulle"));
+        let out = command.args(words).env("KUBECONFIG", &config).env("PATH", path).output().unwrap();
         let Output { status, stdout, stderr } = out;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (status.code(), text(stdout), text(stderr))
@@ -114,6 +120,10 @@ async fn answer(State(objects): State<Objects>, request: Request) -> Response {
         Method::POST if path.ends_with("selfsubjectaccessreviews") => {
             Json(json!({"status": {"allowed": true}})).into_response()
         }
+        Method::POST if objects.contains_key(&path.replace("/api/v1/namespaces", "/refused").replace("/pods", "")) => {
+            let reason = objects[&path.replace("/api/v1/namespaces", "/refused").replace("/pods", "")].clone();
+            refused(StatusCode::UNPROCESSABLE_ENTITY, reason.as_str().unwrap_or_default())
+        }
         Method::POST => Json(json!({"spec": {"initContainers": [{"name": "tulle-proxy"}]}})).into_response(),
         Method::DELETE => match objects.remove(&path) {
             Some(_) => Json(json!({"kind": "Status", "status": "Success"})).into_response(),
@@ -127,7 +137,7 @@ async fn answer(State(objects): State<Objects>, request: Request) -> Response {
             let inside = format!("{path}/");
             let items: Vec<_> =
                 objects.iter().filter(|(p, _)| p.strip_prefix(&inside).is_some_and(|r| !r.contains('/'))).collect();
-            let collection = ["namespaces", "pods", "nodes", "workloads", "mutatingwebhookconfigurations"];
+            let collection = ["namespaces", "pods", "nodes", "events", "mutatingwebhookconfigurations"];
             if collection.iter().any(|plural| path.ends_with(plural)) {
                 let items: Vec<Value> = items.into_iter().map(|(_, object)| object.clone()).collect();
                 return Json(json!({"items": items, "metadata": {}})).into_response();
@@ -177,7 +187,10 @@ fn a_cluster_with_tulle() {
     server.put(bundle, json!({"data": {"bundle.pem": "another"}}));
     let webhooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tulle-injector";
     server.objects.lock().unwrap().get_mut(webhooks).unwrap()["webhooks"][0]["clientConfig"] = json!({});
-    let pod = json!({"metadata": {"namespace": "shop", "name": "web-1"}, "spec": {}, "status": {"phase": "Running"}});
+    let pod = json!({
+        "metadata": {"namespace": "shop", "name": "web-1"}, "spec": {"containers": [{"name": "web"}]},
+        "status": {"phase": "Running"},
+    });
     server.put("/api/v1/pods/web-1", pod);
     let (code, out, _) = server.tulle(&["check"]);
     let unwell = unwell(&out);
@@ -199,11 +212,89 @@ fn an_upgrade_keeps_identities() {
 }
 
 #[test]
+fn mend_30_every_labelled_namespace_is_asked() {
+    let server = Server::start();
+    server.install();
+    server.namespace("bank", &json!({"tulle.io/inject": "enabled"}));
+    let trust = server.objects.lock().unwrap()["/api/v1/namespaces/shop/configmaps/tulle-trust-bundle"].clone();
+    server.put("/api/v1/namespaces/bank/configmaps/tulle-trust-bundle", trust);
+    let line = |out: &str, check: &str| out.lines().find(|line| line.starts_with(check)).unwrap().to_owned();
+    let (code, out, _) = server.tulle(&["check"]);
+    assert!(
+        code == Some(0) && line(&out, "injection  ").contains("would get a sidecar (dry run in bank, shop)"),
+        "{out}"
+    );
+    // What the API server says about the second namespace alone.
+    server.put("/refused/bank", json!("exceeded quota: limits.cpu"));
+    let (code, out, _) = server.tulle(&["check"]);
+    let said = line(&out, "injection  ");
+    assert!(code == Some(1) && said.contains("FAILED  in bank: ") && said.contains("limits.cpu"), "{out}");
+    assert!(!said.contains("shop"), "{out}");
+}
+
+#[test]
+fn mend_30_workloads_whose_pods_are_refused_are_named() {
+    let server = Server::start();
+    server.install();
+    let set = json!({"kind": "ReplicaSet", "spec": {"replicas": 2}, "status": {"replicas": 0}});
+    server.put("/apis/apps/v1/namespaces/shop/replicasets/web-1", set.clone());
+    let event = json!({
+        "reason": "FailedCreate", "lastTimestamp": "2026-01-01T00:00:00Z", "message": "tulle.io/capture: \"x\" is none of nft",
+        "involvedObject": {"kind": "ReplicaSet", "namespace": "shop", "name": "web-1"},
+    });
+    server.put("/api/v1/events/web-1", event);
+    let (code, out, _) = server.tulle(&["check"]);
+    let [line] = unwell(&out)[..] else { panic!("{out}") };
+    assert!(code == Some(1) && line.contains("ReplicaSet shop/web-1: tulle.io/capture"), "{line}");
+    let mended = json!({"kind": "ReplicaSet", "spec": {"replicas": 2}, "status": {"replicas": 2}});
+    server.put("/apis/apps/v1/namespaces/shop/replicasets/web-1", mended);
+    let (code, out, _) = server.tulle(&["check"]);
+    assert_eq!((code, unwell(&out)), (Some(0), vec![]), "{out}");
+}
+
+#[test]
+fn mend_31_the_proxy_of_a_pod_is_read_through_kubectl() {
+    let server = Server::start();
+    let pod = json!({"metadata": {"namespace": "shop", "name": "web-1"}, "spec": {"initContainers": [{"name": "tulle-proxy"}]}});
+    server.put("/api/v1/namespaces/shop/pods/web-1", pod);
+    // A stand-in for kubectl, which forwards to a page of this test.
+    let folder = tempfile::tempdir().unwrap();
+    let kubectl = folder.path().join("kubectl");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let pages = axum::Router::new().fallback(async |request: Request| match request.uri().path() {
+        "/config_dump" => Json(json!({"generation": 7})).into_response(),
+        "/certs" => Json(json!({})).into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    });
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move { axum::serve(listener, pages).await });
+    let script = |text: &str| {
+        std::fs::write(&kubectl, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let asked = folder.path().join("asked");
+    script(&format!("echo \"$@\" > {}; echo 'Forwarding from {address} -> 15000'; exec sleep 600", asked.display()));
+    let (code, out, error) = server.tulle_in(&["proxy-config", "listeners", "-n", "shop", "web"], &path);
+    assert!(code == Some(0) && out.starts_with("Configuration 7"), "{out}{error}");
+    assert!(error.contains("pod shop/web-1: only destinations that it has used are listed"), "{error}");
+    let asked = std::fs::read_to_string(asked).unwrap();
+    assert_eq!(asked.trim_end(), "port-forward --address=127.0.0.1 -n shop pod/web-1 :15000");
+    script("echo 'error: unable to forward port because pod is not running' >&2; exit 1");
+    let (code, _, error) = server.tulle_in(&["proxy-config", "-n", "shop", "web-1"], &path);
+    assert!(code == Some(1) && error.contains("pod is not running"), "{error}");
+    let (code, _, error) = server.tulle_in(&["proxy-config", "-n", "shop", "web-1"], "/nowhere");
+    assert!(code == Some(1) && error.contains("kubectl cannot be started"), "{error}");
+    let (code, _, error) = server.tulle_in(&["proxy-config", "-n", "shop", "api"], &path);
+    assert!(code == Some(1) && error.contains("with a sidecar: web-1"), "{error}");
+}
+
+#[test]
 fn nothing_is_left_behind() {
     let server = Server::start();
     let before: Vec<String> = server.objects.lock().unwrap().keys().cloned().collect();
     server.install();
-    server.put("/apis/tulle.io/v1alpha1/workloads/a", json!({"metadata": {"name": "a", "namespace": "shop"}}));
     let count = || server.objects.lock().unwrap().len();
     let all = count();
     let (code, out, error) = server.tulle(&["uninstall"]);
@@ -214,10 +305,9 @@ fn nothing_is_left_behind() {
     let (code, out, error) = server.tulle(&["uninstall", "--yes"]);
     assert_eq!(code, Some(0), "{error}");
     assert!(out.starts_with("MutatingWebhookConfiguration tulle-injector: deleted\n"), "{out}");
-    assert!(out.contains("CustomResourceDefinition workloads.tulle.io: kept"), "{out}");
+    assert!(out.contains("CustomResourceDefinition workloads.tulle.io: kept; --definitions"), "{out}");
     let (code, ..) = server.tulle(&["uninstall", "--yes", "--definitions"]);
     assert_eq!(code, Some(0));
-    server.objects.lock().unwrap().remove("/apis/tulle.io/v1alpha1/workloads/a");
     let mut after: Vec<String> = server.objects.lock().unwrap().keys().cloned().collect();
     after.push("/api/v1/namespaces/tulle-system".to_owned());
     after.sort();

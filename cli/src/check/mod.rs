@@ -20,10 +20,18 @@ mod trust;
 /// Namespaces and pods.
 mod pods;
 
+/// Labels and annotations without effect.
+mod words;
+
+/// Pods that could not be made.
+mod failed;
+
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde_json::Value;
+
+pub(crate) use trust::has_proxy;
 
 use self::finding::{Finding, State};
 use crate::args::{CheckArgs, Output};
@@ -70,6 +78,8 @@ async fn look(cluster: &Cluster, before: bool) -> anyhow::Result<Vec<Finding>> {
     findings.extend(installed::look(cluster).await);
     findings.extend(trust::look(cluster).await);
     findings.extend(pods::look(cluster).await);
+    findings.push(failed::look(cluster).await);
+    findings.push(words::look(cluster).await);
     Ok(findings)
 }
 

@@ -1,6 +1,7 @@
 //! Pods: who has a sidecar, whose is old or not ready, and who should have one.
 
 use serde_json::Value;
+use tulle_injector::decide::{self, Circumstances, Verdict};
 
 use super::finding::Finding;
 use super::trust::{enabled, has_proxy};
@@ -59,7 +60,10 @@ fn judge(pods: &[Value], namespaces: &[String], version: &str) -> Vec<Finding> {
         Finding::ok("pods without sidecar", "none that should have one")
     } else {
         let list = names(plain);
-        Finding::warning("pods without sidecar", format!("older than the label, restart their workloads: {list}"))
+        Finding::warning(
+            "pods without sidecar",
+            format!("older than their label or annotation, restart their workloads: {list}"),
+        )
     });
     findings
 }
@@ -78,17 +82,11 @@ fn is_ready(pod: &Value) -> bool {
     })
 }
 
-/// Whether the injector would put a proxy beside the pod if it were made now, as far as labels and annotations say.
+/// Whether the injector would put a proxy beside the pod if it were made now.
 fn wants_proxy(pod: &Value, namespaces: &[String]) -> bool {
-    let metadata = &pod["metadata"];
-    if pod["spec"]["hostNetwork"] == true {
-        return false;
-    }
-    let own = ["labels", "annotations"].iter().find_map(|map| metadata[map]["tulle.io/inject"].as_str());
-    match own {
-        Some(own) => own == "enabled" && metadata["namespace"].as_str().is_none_or(|n| !super::SPARED.contains(&n)),
-        None => metadata["namespace"].as_str().is_some_and(|name| namespaces.iter().any(|n| n == name)),
-    }
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+    let by_default = namespaces.iter().any(|enabled| enabled == namespace);
+    matches!(decide::decide(pod, Circumstances { namespace, by_default, native: true }), Verdict::Inject(_))
 }
 
 #[cfg(test)]
@@ -129,6 +127,13 @@ mod tests {
         let mut host = pod("c", None, false);
         host["spec"]["hostNetwork"] = true.into();
         assert_eq!(states(&[out, over, host]), [ok, ok, ok]);
+        let mut windows = pod("d", None, false);
+        windows["spec"]["nodeSelector"] = json!({"kubernetes.io/os": "windows"});
+        let mut elsewhere = pod("e", None, false);
+        elsewhere["metadata"]["namespace"] = "other".into();
+        assert_eq!(states(&[windows, elsewhere.clone()]), [ok, ok, ok]);
+        elsewhere["metadata"]["annotations"]["tulle.io/inject"] = "enabled".into();
+        assert_eq!(states(&[elsewhere]), [ok, ok, warning], "an annotation asks as a label does");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::SPARED;
-use super::finding::Finding;
+use super::finding::{Finding, State};
 use super::pem;
 use crate::cluster::{CallError, Cluster};
 
@@ -51,37 +51,94 @@ async fn webhook(cluster: &Cluster, about: &'static str, resource: &str, now: Sy
     finding
 }
 
-/// Does a pod that asks for a sidecar get one? A dry run: the API server asks the injector, and keeps nothing.
+/// Does a pod get a sidecar, in each namespace that says so? A dry run: the API server asks the injector, and keeps nothing.
 async fn injection(cluster: &Cluster) -> Finding {
     const ABOUT: &str = "injection";
-    let namespace = match cluster.list("/api/v1/namespaces").await {
-        Ok(namespaces) => enabled(&namespaces).first().map_or_else(|| "default".to_owned(), Clone::clone),
+    let labelled = match cluster.list("/api/v1/namespaces").await {
+        Ok(namespaces) => enabled(&namespaces),
         Err(error) => return Finding::of_call(ABOUT, &error),
     };
-    let pod = json!({
+    if labelled.is_empty() {
+        // No namespace has the label: what a pod says itself is tried.
+        return match tried(cluster, "default", true).await {
+            Ok(()) => Finding::ok(ABOUT, "a pod that asks for a sidecar gets one (dry run in default)"),
+            Err(error) => refused(ABOUT, error),
+        };
+    }
+    let mut failing = Vec::new();
+    for namespace in &labelled {
+        let Err(error) = tried(cluster, namespace, false).await else { continue };
+        let finding = refused(ABOUT, error);
+        if finding.state != State::Failed {
+            return finding;
+        }
+        // One reason may be that of many namespaces.
+        match failing.iter_mut().find(|(detail, _)| *detail == finding.detail) {
+            Some((_, names)) => *names = format!("{names}, {namespace}"),
+            None => failing.push((finding.detail, namespace.clone())),
+        }
+    }
+    if failing.is_empty() {
+        let names = shortened(&labelled);
+        return Finding::ok(
+            ABOUT,
+            format!("a pod in each labelled namespace would get a sidecar (dry run in {names})"),
+        );
+    }
+    let details: Vec<_> = failing.into_iter().map(|(detail, names)| format!("in {names}: {detail}")).collect();
+    Finding::failed(ABOUT, details.join("; "))
+}
+
+/// Names, of many the first.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+/// Why a pod got no sidecar.
+enum Untreated {
+    /// It was admitted without one.
+    Plain(String),
+    /// It was not admitted, or nobody answered.
+    Call(CallError),
+}
+
+async fn tried(cluster: &Cluster, namespace: &str, asks: bool) -> Result<(), Untreated> {
+    let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"generateName": "tulle-check-", "labels": {"tulle.io/inject": "enabled"}},
+        "metadata": {"generateName": "tulle-check-"},
         "spec": {"serviceAccountName": "default", "containers": [{"name": "application", "image": "none", "securityContext": {
             "allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         }}]},
     });
+    if asks {
+        pod["metadata"]["labels"] = json!({"tulle.io/inject": "enabled"});
+    }
     match cluster.create(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), &pod).await {
-        Ok(made) if has_proxy(&made) => Finding::ok(ABOUT, format!("a pod in {namespace} would get a sidecar")),
-        Ok(_) => {
-            let why = "is the webhook reachable from the API server, and the namespace not exempt?";
-            Finding::failed(ABOUT, format!("a pod in {namespace} that asks for a sidecar would get none: {why}"))
-        }
+        Ok(made) if has_proxy(&made) => Ok(()),
+        Ok(_) => Err(Untreated::Plain(
+            "a pod would get no sidecar: is the webhook reachable from the API server, and the namespace not exempt?"
+                .to_owned(),
+        )),
+        Err(error) => Err(Untreated::Call(error)),
+    }
+}
+
+fn refused(about: &'static str, why: Untreated) -> Finding {
+    match why {
+        Untreated::Plain(reason) => Finding::failed(about, reason),
         // What the user may not do is not looked at; what admission refuses to anybody is wrong.
-        Err(CallError::Forbidden(reason)) if !reason.contains("cannot create resource") => {
-            Finding::failed(ABOUT, reason)
+        Untreated::Call(CallError::Forbidden(reason)) if !reason.contains("cannot create resource") => {
+            Finding::failed(about, reason)
         }
-        Err(CallError::Refused(reason)) => {
+        Untreated::Call(CallError::Refused(reason)) => {
             let mend = mend(&reason).map(|mend| format!("; {mend}")).unwrap_or_default();
-            Finding::failed(ABOUT, reason + &mend)
+            Finding::failed(about, reason + &mend)
         }
-        Err(error) => Finding::of_call(ABOUT, &error),
+        Untreated::Call(error) => Finding::of_call(about, &error),
     }
 }
 
@@ -111,7 +168,7 @@ pub(super) fn enabled(namespaces: &[Value]) -> Vec<String> {
 }
 
 /// Whether a pod carries the proxy, as a container or as a native sidecar.
-pub(super) fn has_proxy(pod: &Value) -> bool {
+pub(crate) fn has_proxy(pod: &Value) -> bool {
     let among =
         |key: &str| pod["spec"][key].as_array().is_some_and(|list| list.iter().any(|c| c["name"] == "tulle-proxy"));
     among("containers") || among("initContainers")

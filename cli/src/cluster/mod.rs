@@ -4,9 +4,12 @@
 /// Which path an object has.
 mod path;
 
+use std::error::Error as _;
+
 use anyhow::Context as _;
 use http::{Method, Request, header};
 use kube::client::Body;
+use kube::config::KubeconfigError;
 use serde_json::Value;
 
 pub(crate) use path::{collection, object};
@@ -42,6 +45,18 @@ impl From<kube::Error> for CallError {
     }
 }
 
+/// Why there is no configuration, once: the error of kube says it for each place and each cause.
+fn unconfigured(error: &kube::config::InferConfigError) -> String {
+    let kubeconfig = error.source().and_then(|source| source.downcast_ref::<KubeconfigError>());
+    match kubeconfig {
+        Some(KubeconfigError::ReadConfig(reason, path)) if reason.kind() == std::io::ErrorKind::NotFound => {
+            format!("no kubeconfig at {} and not in a cluster: set KUBECONFIG", path.display())
+        }
+        Some(error) => format!("the kubeconfig cannot be used: {error}"),
+        None => format!("no cluster: {error}"),
+    }
+}
+
 /// A connection to an API server.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -54,9 +69,14 @@ impl Cluster {
     /// # Errors
     /// When there is no configuration, or it is not usable. Nothing is asked of the server yet.
     pub(crate) async fn connect() -> anyhow::Result<Self> {
-        let config = kube::Config::infer().await.context("no cluster: set KUBECONFIG, as for kubectl")?;
+        let config = kube::Config::infer().await.map_err(|error| anyhow::anyhow!("{}", unconfigured(&error)))?;
         let client = kube::Client::try_from(config).context("connecting to the cluster")?;
         Ok(Self { client })
+    }
+
+    /// The namespace of the configuration's context.
+    pub(crate) fn namespace(&self) -> &str {
+        self.client.default_namespace()
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
@@ -71,12 +91,13 @@ impl Cluster {
         self.call(Method::GET, path, None).await
     }
 
-    /// All objects of the collection at `path`.
+    /// All objects of the collection at `path`, which may have a query.
     pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>, CallError> {
         let mut items = Vec::new();
         let mut next = String::new();
+        let and = if path.contains('?') { '&' } else { '?' };
         loop {
-            let mut page = self.get(&format!("{path}?limit={PAGE}&continue={next}")).await?;
+            let mut page = self.get(&format!("{path}{and}limit={PAGE}&continue={next}")).await?;
             if let Value::Array(some) = page["items"].take() {
                 items.extend(some);
             }

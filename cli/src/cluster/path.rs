@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Kind, path of its group, and the plural of its resource.
-const KINDS: [(&str, &str, &str); 15] = [
+const KINDS: [(&str, &str, &str); 21] = [
     ("Namespace", "/api/v1", "namespaces"),
     ("CustomResourceDefinition", "/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
     ("ServiceAccount", "/api/v1", "serviceaccounts"),
@@ -15,7 +15,13 @@ const KINDS: [(&str, &str, &str); 15] = [
     ("ConfigMap", "/api/v1", "configmaps"),
     ("Secret", "/api/v1", "secrets"),
     ("Lease", "/apis/coordination.k8s.io/v1", "leases"),
+    ("Pod", "/api/v1", "pods"),
+    ("ReplicationController", "/api/v1", "replicationcontrollers"),
     ("Deployment", "/apis/apps/v1", "deployments"),
+    ("DaemonSet", "/apis/apps/v1", "daemonsets"),
+    ("ReplicaSet", "/apis/apps/v1", "replicasets"),
+    ("StatefulSet", "/apis/apps/v1", "statefulsets"),
+    ("Job", "/apis/batch/v1", "jobs"),
     ("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets"),
     ("ValidatingWebhookConfiguration", "/apis/admissionregistration.k8s.io/v1", "validatingwebhookconfigurations"),
     ("MutatingWebhookConfiguration", "/apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
@@ -50,7 +56,7 @@ mod tests {
         assert_eq!(object(&role).as_deref(), Some("/apis/rbac.authorization.k8s.io/v1/namespaces/n/roles/a"));
         let namespace = json!({"kind": "Namespace", "metadata": {"name": "n"}});
         assert_eq!(object(&namespace).as_deref(), Some("/api/v1/namespaces/n"));
-        assert_eq!(object(&json!({"kind": "Pod", "metadata": {"name": "a"}})), None);
+        assert_eq!(object(&json!({"kind": "Widget", "metadata": {"name": "a"}})), None);
         assert_eq!(collection("Lease"), Some(("coordination.k8s.io", "leases")));
         assert_eq!(collection("Secret"), Some(("", "secrets")));
     }

@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tulle_injector::values::exceeds;
 
 use super::schema;
 use super::template::Templates;
@@ -83,7 +84,8 @@ pub(crate) fn objects(overrides: &Overrides) -> anyhow::Result<Vec<Object>> {
     settings["createNamespace"] = true.into();
     values::apply(&mut settings, overrides)?;
     let schema: Value = serde_json::from_str(SCHEMA).context("reading values.schema.json")?;
-    let mistakes = schema::check(&schema, &settings);
+    let mut mistakes = schema::check(&schema, &settings);
+    mistakes.extend(above_limits(&settings));
     anyhow::ensure!(mistakes.is_empty(), "{}", mistakes.join("\n"));
     let version = version()?;
     let data = json!({
@@ -106,6 +108,26 @@ pub(crate) fn objects(overrides: &Overrides) -> anyhow::Result<Vec<Object>> {
     }
     objects.sort_by_key(|object| ORDER.iter().position(|kind| *kind == object.kind()));
     Ok(objects)
+}
+
+/// Requests of Tulle's own containers that are above their limits, which no API server takes. The injector raises those of
+/// sidecars.
+fn above_limits(settings: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut mistakes = Vec::new();
+    for part in ["controlPlane", "injector", "cni"] {
+        let resources = &settings[part]["resources"];
+        for (name, request) in resources["requests"].as_object().into_iter().flatten() {
+            let Some(limit) = resources["limits"].get(name).map(text) else { continue };
+            let request = text(request);
+            if exceeds(&request, &limit) {
+                mistakes.push(format!(
+                    "value {part}.resources.requests.{name} {request} is above {part}.resources.limits.{name} {limit}"
+                ));
+            }
+        }
+    }
+    mistakes
 }
 
 /// YAML to a value; nothing is `null`.

@@ -6,6 +6,9 @@ mod template;
 /// Values against the chart's schema.
 mod schema;
 
+/// Helm's syntax of single values.
+mod strvals;
+
 /// Values the user wants otherwise.
 mod values;
 

@@ -18,22 +18,21 @@ pub(crate) fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let cluster = Cluster::connect().await?;
-        let keeps_kinds = !args.definitions && has_workloads(&cluster).await?;
         for object in everything(&cluster).await? {
             let Some(path) = cluster::object(&object) else { continue };
             let shown = shown(&object);
-            if keeps_kinds && object["kind"] == "CustomResourceDefinition" {
-                render::lines([format!("{shown}: kept, there are objects of it; --definitions takes both away")])?;
+            if !args.definitions && object["kind"] == "CustomResourceDefinition" {
+                if exists(&cluster, &path).await.with_context(|| format!("looking for {shown}"))? {
+                    render::lines([format!(
+                        "{shown}: kept; --definitions takes it away, and every object of its kind"
+                    )])?;
+                }
                 continue;
             }
             let there = if args.yes {
                 cluster.delete(&path).await.with_context(|| format!("deleting {shown}"))?
             } else {
-                match cluster.get(&path).await {
-                    Ok(_) => true,
-                    Err(CallError::NotFound) => false,
-                    Err(error) => return Err(error).with_context(|| format!("looking for {shown}")),
-                }
+                exists(&cluster, &path).await.with_context(|| format!("looking for {shown}"))?
             };
             if there {
                 render::lines([format!("{shown}{}", if args.yes { ": deleted" } else { "" })])?;
@@ -65,12 +64,11 @@ async fn everything(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
     Ok(installed.into_iter().chain(bundles).chain(made).chain(namespace).collect())
 }
 
-/// Whether there are objects that would go with their definition.
-async fn has_workloads(cluster: &Cluster) -> anyhow::Result<bool> {
-    match cluster.list("/apis/tulle.io/v1alpha1/workloads").await {
-        Ok(workloads) => Ok(!workloads.is_empty()),
+async fn exists(cluster: &Cluster, path: &str) -> Result<bool, CallError> {
+    match cluster.get(path).await {
+        Ok(_) => Ok(true),
         Err(CallError::NotFound) => Ok(false),
-        Err(error) => Err(error).context("listing Workloads"),
+        Err(error) => Err(error),
     }
 }
 
@@ -80,5 +78,18 @@ fn shown(object: &Value) -> String {
     match object["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mend_31_every_object_of_the_chart_can_be_taken_away() {
+        let all = Overrides { single: vec!["cni.enabled=true".to_owned()], ..Overrides::default() };
+        for object in objects(&all).unwrap() {
+            assert!(cluster::object(&object.value).is_some(), "{}", shown(&object.value));
+        }
     }
 }

@@ -132,6 +132,16 @@ impl ApiServer {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// What kubectl prints, on standard output and then on standard error, whether it succeeds or not.
+    pub fn kubectl_says(&self, words: &[&str], input: &str) -> String {
+        let mut command = self.kubectl_command();
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("kubectl reads");
+        let out = child.wait_with_output().expect("kubectl ends");
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    }
+
     fn kubectl_command(&self) -> Command {
         let mut command = Command::new(kubernetes());
         command.arg("kubectl").env("KUBECONFIG", self.kubeconfig("admin")).env("HOME", self.dir.path());
