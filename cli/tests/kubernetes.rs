@@ -1,6 +1,6 @@
 //! `tulle check`, `tulle upgrade` and `tulle uninstall` against an API server that holds objects and nothing more.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot fail on a machine that runs tests")]
+#![expect(clippy::unwrap_used, reason = "what cannot fail on a machine that runs tests")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -237,7 +237,7 @@ fn mend_30_workloads_whose_pods_are_refused_are_named() {
     let server = Server::start();
     server.install();
     let set = json!({"kind": "ReplicaSet", "spec": {"replicas": 2}, "status": {"replicas": 0}});
-    server.put("/apis/apps/v1/namespaces/shop/replicasets/web-1", set.clone());
+    server.put("/apis/apps/v1/namespaces/shop/replicasets/web-1", set);
     let event = json!({
         "reason": "FailedCreate", "lastTimestamp": "2026-01-01T00:00:00Z", "message": "tulle.io/capture: \"x\" is none of nft",
         "involvedObject": {"kind": "ReplicaSet", "namespace": "shop", "name": "web-1"},

@@ -86,7 +86,7 @@ fn mend_23_hooks_are_handed_on_without_a_time_limit() {
         let lists = ["initContainers", "containers"].map(|list| patched["spec"][list].as_array().unwrap().clone());
         let proxy = lists.concat().into_iter().find(|container| container["name"] == "tulle-proxy").unwrap();
         let variable = proxy["env"].as_array().unwrap().iter().find(|v| v["name"] == "TULLE_APP_PROBES").unwrap();
-        (patched.clone(), serde_json::from_str::<Value>(variable["value"].as_str().unwrap()).unwrap())
+        (patched, serde_json::from_str::<Value>(variable["value"].as_str().unwrap()).unwrap())
     };
     let (patched, native) = handed(true);
     let all = native.to_string();

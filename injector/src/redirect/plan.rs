@@ -274,10 +274,9 @@ mod tests {
         assert!(plan.outbound.contains(&on(Match::Port("1-65535".parse().unwrap()))));
         assert!(plan.outbound.contains(&on(Match::Uid("0-4294967294".parse().unwrap()))));
         assert!(plan.inbound.contains(&on(Match::Port("1-80".parse().unwrap()))));
-        let nothing = |rule: &&Rule| match rule.on {
-            Match::Port(span) => span.first() == 0,
-            Match::Uid(span) => span.last() == u32::MAX,
-            _ => false,
+        let nothing = |rule: &&Rule| {
+            matches!(rule.on, Match::Port(span) if span.first() == 0)
+                || matches!(rule.on, Match::Uid(span) if span.last() == u32::MAX)
         };
         assert_eq!(plan.outbound.iter().chain(&plan.inbound).filter(nothing).count(), 0);
     }
