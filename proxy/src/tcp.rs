@@ -1,9 +1,8 @@
-//! Opaque connections: endpoint, connection, relay. Also what is left of HTTP after a switch of protocols.
+//! Opaque connections: endpoint, connection, relay.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::base::failure::{Failure, Reason, Retry};
@@ -139,37 +138,5 @@ impl Counts for Seen<'_> {
 
     fn received(&self, bytes: u64) {
         self.0.received(bytes);
-    }
-}
-
-/// Counts nothing: the bytes belong to a request that is counted already.
-struct Unseen;
-
-impl Counts for Unseen {
-    fn sent(&self, _bytes: u64) {}
-
-    fn received(&self, _bytes: u64) {}
-}
-
-/// Joins two connections that switched protocols, beginning with what was received on each meanwhile.
-pub(crate) async fn joined(worker: Rc<Worker>, mut down: Io, early: &[u8], mut up: Io, late: &[u8], idle: Duration) {
-    let relayed = async {
-        let first = async {
-            up.write_all(early).await?;
-            up.flush().await?;
-            down.write_all(late).await?;
-            down.flush().await
-        };
-        first.await.map_err(|error| Failure::new(Reason::UpstreamReset).because(error))?;
-        relay::copy_both(&mut down, &mut up, idle, &Unseen).await
-    };
-    let result = tokio::select! {
-        biased;
-        result = relayed => result,
-        () = worker.drain.reached(Phase::Forced) => Err(Reason::Draining.into()),
-    };
-    if result.is_err() {
-        relay::abort(down.tcp());
-        relay::abort(up.tcp());
     }
 }

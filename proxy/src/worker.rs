@@ -314,19 +314,15 @@ impl Worker {
 
     /// How to make connections to the endpoints of `cluster`.
     pub(crate) fn dial<'d>(&'d self, cluster: &Cluster, keys: Option<&'d Arc<MeshTls>>) -> Dial<'d> {
-        let max_header_bytes = u32::try_from(self.settings.limits.max_header_bytes).unwrap_or(u32::MAX);
         // Without capture a sidecar's own listener stands at the workload's address.
         let own = if self.settings.capture.is_some() { self.settings.pod_ips.as_slice() } else { &[] };
-        Dial { keys, own, timeout: cluster.connect_timeout, options: &self.options, max_header_bytes }
+        Dial { keys, own, timeout: cluster.connect_timeout, options: &self.options, heads: self.head_limits() }
     }
 
     /// Limits on received heads.
     pub(crate) fn head_limits(&self) -> parse::Limits {
         let limits = &self.settings.limits;
-        parse::Limits {
-            bytes: limits.max_header_bytes.min(usize::from(u16::MAX)),
-            fields: limits.max_headers.min(parse::MAX_FIELDS),
-        }
+        parse::Limits { bytes: limits.max_header_bytes, fields: limits.max_headers }
     }
 }
 

@@ -156,7 +156,7 @@ fn figures_are_read_from_the_code() {
     let shown = |text: &str| filled(root, text);
     assert_eq!(shown("x {{proxy/src/worker.rs HANDSHAKE_TIMEOUT}} y"), "x 10 s y");
     assert_eq!(shown("{{bytes proxy/src/codec/h2/engine.rs CONNECTION_WINDOW}}"), "32 MiB");
-    assert_eq!(shown("{{--max-header-bytes}} {{--idle-timeout}} {{--max-connections}}"), "64 KiB 1 h 50,000");
+    assert_eq!(shown("{{--max-header-bytes}} {{--idle-timeout}} {{--max-connections}}"), "65,535 bytes 1 h 50,000");
     assert_eq!(unchecked("## Limits\n| a | 5 s | x |\n"), ["| a | 5 s | x |"]);
     assert!(unchecked("## Limits\n| a | {{--max-headers}} of HTTP/2 | 431 |\n").is_empty());
 }

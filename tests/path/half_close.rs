@@ -17,7 +17,8 @@ async fn lane(pair: bool, gate: &Gate) -> Lane {
         "/held" => Reply::raw("").after(&held).write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
         _ => Reply::ok("next"),
     });
-    let one = |builder: tulle_testing::sidecar::Builder| builder.arg("--workers", "1");
+    let one =
+        |builder: tulle_testing::sidecar::Builder| builder.arg("--workers", "1").arg("--half-close-timeout", "1s");
     let app = app.await;
     if pair { Lane::pair(app, one).await } else { Lane::plain(app, one).await }
 }

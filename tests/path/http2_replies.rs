@@ -68,9 +68,17 @@ async fn bytes_after_a_reply_without_a_body_are_no_reply() {
         app.send([head(stream, 0, status), frame(kind::DATA, END_STREAM, stream, evil)].concat()).await;
         let told = app.find(is_reset(stream)).await.expect("a connection that goes on");
         assert_eq!(told.number(0), 1, "PROTOCOL_ERROR");
-        let got = client.read_to_close().await;
-        let text = String::from_utf8_lossy(&got);
-        assert!(!text.contains("evil"), "{method} {status}: {text}");
+        // Either nothing of the response was written yet, or the connection ends behind its head.
+        let reply = client.try_response(method).await.expect("a response");
+        if reply.header("tulle-reason") == Some("protocol_error") {
+            assert_eq!(reply.status, 502, "{method} {status}");
+            let next = asked(&mut app).await;
+            app.send(head(next, END_STREAM, "200")).await;
+            assert_eq!(client.response().await.status, 200, "{method} {status}");
+        } else {
+            assert_eq!(reply.status.to_string(), status, "{method}");
+            client.expect_close().await;
+        }
     }
 }
 

@@ -24,6 +24,15 @@ mod expect;
 /// Replies, whole and broken.
 mod boundary_replies;
 
+/// Unusual and broken responses, uploads and upgrades of real traffic.
+mod mend_replies;
+
+/// Connections that are kept, and names on them.
+mod mend_connections;
+
+/// Requests refused by their head.
+mod mend_refusals;
+
 /// Clients that end their own direction.
 mod half_close;
 

@@ -178,7 +178,8 @@ impl Reason {
             Self::HeadersTooLarge => row("headers_too_large", Downstream, 431, 8),
             Self::HeaderTimeout => row("header_timeout", Downstream, 408, 4),
             Self::Flood => row("flood", Downstream, 0, 8),
-            Self::ProtocolError => row("protocol_error", Upstream, 502, 14),
+            // The application has answered: UNAVAILABLE would let clients call it again.
+            Self::ProtocolError => row("protocol_error", Upstream, 502, 13),
             Self::UnknownDestination => row("unknown_destination", Us, 502, 14),
             Self::NoConfig => row("no_config", Us, 503, 14),
             Self::Loop => row("loop", Us, 508, 14),

@@ -48,3 +48,9 @@ impl fmt::Display for Protocol {
         f.write_str(self.as_str())
     }
 }
+
+/// Bytes of a message's head at most, whatever the settings: its parts are kept as 16-bit offsets.
+pub const MAX_HEAD_BYTES: usize = 65_535;
+
+/// Fields of a message's head at most, whatever the settings: they are parsed on the stack.
+pub const MAX_HEAD_FIELDS: usize = 128;

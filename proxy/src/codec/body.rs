@@ -58,9 +58,9 @@ pub(crate) enum BodyError {
     /// Its framing is wrong.
     #[error(transparent)]
     Malformed(#[from] h1::decode::DecodeError),
-    /// It is not what its head says, or breaks other rules of its stream.
-    #[error("breaks the rules of its framing")]
-    Rules,
+    /// It is not what its head says, or breaks other rules of its stream; the field of its trailers that does.
+    #[error("breaks the rules of its framing{}", .0.as_ref().map(|field| format!(": trailer `{field}`")).unwrap_or_default())]
+    Rules(Option<Box<str>>),
     /// The stream was reset.
     #[error("stream reset: {0}")]
     Reset(h2::ResetCode),
@@ -131,6 +131,15 @@ impl BodyIn<'_> {
             Source::H2(body) => body.chunk().await?,
         };
         Ok(chunk.map(|chunk| replay.note(chunk)))
+    }
+
+    /// Waits until there is a piece, or the end; both are then still to be read. Cancel safe.
+    pub(crate) async fn begin(&mut self) -> Result<(), BodyError> {
+        self.keep();
+        self.chunk().await?;
+        self.trailers();
+        self.replay.next = 0;
+        Ok(())
     }
 
     /// The trailers, once the end was seen.
@@ -235,6 +244,14 @@ impl BodyOut<'_> {
         match self {
             Self::H1(body) => body.finish(trailers).await,
             Self::H2(body) => body.finish(trailers),
+        }
+    }
+
+    /// Takes the head back, if not one byte of it was written yet (HTTP/1): another reply may go out instead.
+    pub(crate) fn withdraw(&mut self) -> bool {
+        match self {
+            Self::H1(body) => body.withdraw(),
+            Self::H2(_) => false,
         }
     }
 

@@ -9,6 +9,8 @@ pub(crate) enum Role {
     Hop,
     /// `connection`.
     Connection,
+    /// `keep-alive`: for this connection only, but an application says there how long it keeps an idle one.
+    KeepAlive,
     /// `host`.
     Host,
     /// `content-length`.
@@ -45,7 +47,7 @@ pub(crate) fn role(name: &[u8]) -> Role {
         b'e' if is("expect") => Role::Expect,
         b'h' if is("host") => Role::Host,
         b'h' if is("http2-settings") => Role::Hop,
-        b'k' if is("keep-alive") => Role::Hop,
+        b'k' if is("keep-alive") => Role::KeepAlive,
         b'l' if begins("l5d-") => Role::Identity,
         b'p' if is("proxy-connection") => Role::Hop,
         b't' if is("te") => Role::Te,
@@ -118,6 +120,7 @@ mod tests {
         assert_eq!(role(b"X-Envoy-Retry-On"), Role::Identity);
         assert_eq!(role(b"L5D-Client-Id"), Role::Identity);
         assert_eq!(role(b"Tulle-Reason"), Role::Ours);
+        assert_eq!(role(b"Keep-Alive"), Role::KeepAlive);
         assert_eq!(role(b"x-forwarded-for"), Role::End);
         assert_eq!(role(b""), Role::End);
     }

@@ -12,7 +12,7 @@ use super::head::{Edit, RequestHead, ResponseHead};
 
 const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
 /// Those of whoever reads what is passed on: room for the fields that are added.
-const NEXT: Limits = Limits { bytes: 65_535, fields: parse::MAX_FIELDS };
+const NEXT: Limits = Limits { bytes: 65_535, fields: crate::base::protocol::MAX_HEAD_FIELDS };
 const EDIT: Edit<'_> = Edit { peer: Some("URI=spiffe://td/ns/a/sa/b"), keep_ours: false, back: false, route: None };
 
 /// The head of a request: the beginning of one is not a whole one, and what is written reads as what was read.
@@ -37,7 +37,13 @@ pub fn response_head(bytes: &[u8]) {
         assert!(length <= bytes.len(), "no more than was there");
         let (status, framing, fields) = (response.status, response.framing, ends(&response.raw));
         let mut out = Vec::new();
-        write::response(&ResponseHead::H1(response), Edit::default(), write::Framing::Same, false, &mut out);
+        write::response(
+            &ResponseHead::H1(response),
+            Edit::default(),
+            write::Framing::Same,
+            write::Persistence::Implied,
+            &mut out,
+        );
         match parse::response(&out, to_head, NEXT) {
             Ok(Some((again, length))) => {
                 assert_eq!(length, out.len(), "nothing is left behind the head");

@@ -78,9 +78,19 @@ impl RequestHead {
         matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE")
     }
 
+    /// Whether its method gives content no meaning (RFC 9110 section 9.3): there is content only if some is sent.
+    pub(crate) fn is_contentless(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "DELETE" | "CONNECT")
+    }
+
     /// Whether it is a gRPC call.
     pub(crate) fn is_grpc(&self) -> bool {
-        self.header("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+        self.grpc().is_some()
+    }
+
+    /// The content type of a gRPC call, gRPC-Web among them.
+    pub(crate) fn grpc(&self) -> Option<&str> {
+        grpc(self.header("content-type")?)
     }
 
     /// Whether the request wants to switch to another protocol.
@@ -89,6 +99,35 @@ impl RequestHead {
             Self::H1(head) => head.upgrade,
             Self::H2(_) => false,
         }
+    }
+}
+
+/// What could be read of a request whose head was refused: for the log, and for the terms of the refusal. A text that was
+/// not there is empty, a long one is cut.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    /// The method.
+    pub(crate) method: Box<str>,
+    /// Path and query.
+    pub(crate) path: Box<str>,
+    /// Host and port.
+    pub(crate) authority: Box<str>,
+    /// The protocol version, for logs.
+    pub(crate) version: &'static str,
+    /// The content type of a gRPC call.
+    pub(crate) grpc: Option<Box<str>>,
+}
+
+impl Outline {
+    /// Bytes kept of each text: a line of the log holds them.
+    const MOST: usize = 256;
+
+    /// One of HTTP/1.1.
+    pub(crate) fn new(method: &str, path: &str, authority: &str, grpc: Option<&str>) -> Self {
+        let cut =
+            |text: &str| -> Box<str> { text.get(..text.floor_char_boundary(Self::MOST)).unwrap_or_default().into() };
+        let grpc = grpc.map(cut);
+        Self { method: cut(method), path: cut(path), authority: cut(authority), version: "HTTP/1.1", grpc }
     }
 }
 
@@ -129,6 +168,12 @@ impl ResponseHead {
     }
 }
 
+/// The content type of a gRPC call, if that is what `content_type` says.
+pub(crate) fn grpc(content_type: &[u8]) -> Option<&str> {
+    let is_grpc = content_type.starts_with(b"application/grpc");
+    is_grpc.then(|| std::str::from_utf8(content_type).ok()).flatten()
+}
+
 /// The number in a `grpc-status` field.
 pub(crate) fn grpc_status(value: &[u8]) -> Option<u8> {
     std::str::from_utf8(value).ok()?.parse().ok()
@@ -143,7 +188,9 @@ pub(crate) fn value<'h>(headers: &'h http::HeaderMap, name: &str) -> Option<&'h 
 fn find<'h>(raw: &'h parse::RawHead, name: &str) -> Option<&'h [u8]> {
     raw.fields
         .iter()
-        .find(|f| f.role != Role::Hop && raw.slice(&f.name).eq_ignore_ascii_case(name.as_bytes()))
+        .find(|f| {
+            !matches!(f.role, Role::Hop | Role::KeepAlive) && raw.slice(&f.name).eq_ignore_ascii_case(name.as_bytes())
+        })
         .map(|f| raw.slice(&f.value))
 }
 
@@ -191,6 +238,7 @@ impl<'e> Edit<'e> {
             Role::End | Role::Expect => true,
             Role::Ours => self.keep_ours,
             Role::Hop
+            | Role::KeepAlive
             | Role::Connection
             | Role::Host
             | Role::ContentLength

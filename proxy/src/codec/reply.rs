@@ -5,7 +5,7 @@ use super::buffer;
 use super::fields::{PROXY_HEADER, REASON_HEADER};
 use super::h1::conn::BodyWriter;
 use super::h1::parse::Framing as Received;
-use super::h1::write::{self, Framing};
+use super::h1::write::{self, Framing, Persistence};
 use super::h2::{self, ResetCode};
 use super::head::{Edit, ResponseHead};
 use crate::conn::Duplex;
@@ -51,7 +51,7 @@ impl<'c> Reply<'c> {
             Self::H1(reply) if reply.http10 => Ok(()),
             Self::H1(reply) => {
                 let mut out = buffer::take();
-                write::response(&head, Edit::default(), Framing::Same, false, &mut out);
+                write::response(&head, Edit::default(), Framing::Same, Persistence::Implied, &mut out);
                 let written = reply.duplex.write_all(&out).await;
                 buffer::give(out);
                 Ok(written?)
@@ -73,7 +73,7 @@ impl<'c> Reply<'c> {
                     reply.close = true;
                 }
                 let mut out = buffer::take();
-                write::response(&head, edit, framing, reply.close, &mut out);
+                write::response(&head, edit, framing, reply.persistence(), &mut out);
                 Ok(BodyOut::H1(BodyWriter::new(reply.duplex, out, body)))
             }
             Self::H2(reply) => Ok(BodyOut::H2(reply.head(&head, edit, end)?)),
@@ -84,7 +84,7 @@ impl<'c> Reply<'c> {
     pub(crate) async fn switch(&mut self, head: ResponseHead, edit: Edit<'_>) -> Result<(), BodyError> {
         if let Self::H1(reply) = self {
             let mut out = buffer::take();
-            write::response(&head, edit, Framing::Same, false, &mut out);
+            write::response(&head, edit, Framing::Same, Persistence::Implied, &mut out);
             let written = reply.duplex.write_all(&out).await;
             buffer::give(out);
             written?;
@@ -93,14 +93,14 @@ impl<'c> Reply<'c> {
     }
 
     /// Answers instead of the application, saying which proxy and why. `grpc`: in the terms of gRPC, whose clients
-    /// look for the status in a reply without messages.
-    pub(crate) async fn own(&mut self, status: u16, grpc: Option<u8>, reason: &str, proxy: &str) {
-        let number = grpc.map(|code| code.to_string());
+    /// look for the status in a response without messages; its content type is the call's.
+    pub(crate) async fn own(&mut self, status: u16, grpc: Option<(u8, &str)>, reason: &str, proxy: &str) {
+        let grpc = grpc.map(|(code, kind)| (code.to_string(), kind));
         let mut extra = vec![(REASON_HEADER, reason), (PROXY_HEADER, proxy)];
         let mut shown = status;
-        if let Some(number) = &number {
+        if let Some((number, kind)) = &grpc {
             shown = 200;
-            extra.push(("content-type", "application/grpc"));
+            extra.push(("content-type", kind));
             extra.push(("grpc-status", number));
             extra.push(("grpc-message", reason));
         }
@@ -117,7 +117,7 @@ impl<'c> Reply<'c> {
         match self {
             Self::H1(reply) => {
                 let mut out = buffer::take();
-                write::own(status, extra, 0, reply.close, &mut out);
+                write::own(status, extra, reply.persistence(), &mut out);
                 // A downstream that has left does not want to hear it.
                 let _ = reply.duplex.write_all(&out).await;
                 buffer::give(out);
@@ -132,6 +132,13 @@ impl<'c> Reply<'c> {
     pub(crate) const fn close(&mut self) {
         if let Self::H1(reply) = self {
             reply.close = true;
+        }
+    }
+
+    /// Forgets a reply that was started, whose head [`BodyOut::withdraw`] took back.
+    pub(crate) const fn restart(&mut self) {
+        if let Self::H1(reply) = self {
+            reply.end = BodyEnd::Framed;
         }
     }
 
@@ -174,6 +181,15 @@ impl<'c> H1Reply<'c> {
     /// Whether nothing but a reset of the connection can say that the reply is not complete.
     pub(crate) const fn is_broken(&self) -> bool {
         matches!(self.end, BodyEnd::Broken)
+    }
+
+    /// What the head says of the connection.
+    const fn persistence(&self) -> Persistence {
+        match (self.close, self.http10) {
+            (true, _) => Persistence::Close,
+            (false, true) => Persistence::KeepAlive,
+            (false, false) => Persistence::Implied,
+        }
     }
 
     /// How the reply is framed, in its head and in its body.

@@ -4,8 +4,10 @@
 //! that a reply may begin, or end, while the request is still being sent.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -28,8 +30,20 @@ use crate::pool::{H1Lease, H2Lease};
 use crate::telemetry::labels::Direction;
 use crate::view::{Active, ClusterState, EndpointState};
 
-/// How long a reply is waited for when its downstream has ended its own direction.
-const HALF_CLOSED: Duration = Duration::from_secs(5);
+/// How far the request has gone out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// Not to its end yet.
+    Part,
+    /// Whole.
+    Whole,
+    /// The upstream takes no more of it.
+    Cut,
+}
+
+/// How long an HTTP/2 request without `content-length`, of a method that gives content no meaning, is held back for its
+/// first frame of content or its end: only then is it known whether the request has content.
+const FIRST_CONTENT: Duration = Duration::from_secs(2);
 
 /// What an attempt is made of.
 #[derive(Clone, Copy)]
@@ -116,6 +130,10 @@ impl<'a> Attempt<'a> {
         last: bool,
     ) -> Result<Attempted, Stop> {
         let worker = self.cx.worker;
+        if matches!(self.head, RequestHead::H2(head) if head.length.is_none()) && self.head.is_contentless() {
+            // Boxed: rare, and with a timer.
+            Box::pin(self.begin(body, reply)).await?;
+        }
         let keys = worker.keys();
         let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
         if (!last || retry::is_patient(self.cx, self.progress)) && (lease.reused || endpoint.config.identity.is_some())
@@ -128,14 +146,16 @@ impl<'a> Attempt<'a> {
         let mut out = buffer::take();
         write::request(self.head, self.edit(), framing, &mut out);
         let mut to = BodyOut::H1(BodyWriter::new(duplex, out, frame));
-        let sent = Cell::new(false);
+        let sent = Cell::new(Sent::Part);
         let incoming = H1Incoming { attempt: self, reader, reused, sent: &sent };
         let exchanged = self.exchange(body, &mut to, &sent, pin!(incoming.reply(endpoint, reply, last))).await;
         drop(to);
         match exchanged? {
-            Finish::Reusable if sent.get() => lease.park(),
+            Finish::Reusable(secs) if sent.get() == Sent::Whole => {
+                lease.park(secs.map(|secs| Duration::from_secs(secs.into())));
+            }
             Finish::Switched => return Ok(Attempted::Switched(Box::new(lease))),
-            Finish::Reusable | Finish::Done => {}
+            Finish::Reusable(_) | Finish::Done => {}
         }
         Ok(Attempted::Complete)
     }
@@ -182,10 +202,27 @@ impl<'a> Attempt<'a> {
             }
         };
         let mut to = BodyOut::H2(writer);
-        let sent = Cell::new(false);
+        let sent = Cell::new(Sent::Part);
         let incoming = H2Incoming { attempt: self, reader, lease: &lease };
         self.exchange(body, &mut to, &sent, pin!(incoming.reply(endpoint, reply, last))).await?;
         Ok(Attempted::Complete)
+    }
+
+    /// Waits until it is known whether the request has content: framing follows that, not the time at which frames arrive.
+    async fn begin(&self, body: &mut BodyIn<'_>, reply: &mut Reply<'_>) -> Result<(), Stop> {
+        if body.is_spent() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            begun = tokio::time::timeout(FIRST_CONTENT, body.begin()) => match begun {
+                Ok(Err(BodyError::Malformed(_) | BodyError::Rules(_))) => Err(Stop::Downstream(Reason::BadRequest)),
+                Ok(Err(_)) => Err(Stop::Downstream(Reason::DownstreamClosed)),
+                // Past the time it counts as content that is still to come.
+                Ok(Ok(())) | Err(_) => Ok(()),
+            },
+            () = reply.gone() => Err(Stop::Downstream(Reason::DownstreamClosed)),
+        }
     }
 
     /// Polls the request's side and the reply's side together until the reply is over.
@@ -193,7 +230,7 @@ impl<'a> Attempt<'a> {
         &self,
         body: &mut BodyIn<'_>,
         to: &mut BodyOut<'_>,
-        sent: &Cell<bool>,
+        sent: &Cell<Sent>,
         reply: Pin<&mut impl Future<Output = Result<Finish, Stop>>>,
     ) -> Result<Finish, Stop> {
         let request = async {
@@ -204,19 +241,22 @@ impl<'a> Attempt<'a> {
             };
             match moved {
                 Ok(()) => {
-                    sent.set(true);
+                    sent.set(Sent::Whole);
                     self.progress.read.set(true);
                     if body.gone().await == Gone::Silent {
                         self.deserted().await;
                     }
                     Stop::Downstream(Reason::DownstreamClosed)
                 }
-                Err(RelayError::From(BodyError::Malformed(_) | BodyError::Rules)) => {
+                Err(RelayError::From(BodyError::Malformed(_) | BodyError::Rules(_))) => {
                     Stop::Downstream(Reason::BadRequest)
                 }
                 Err(RelayError::From(_)) => Stop::Downstream(Reason::DownstreamClosed),
                 // Whether the upstream answered before it stopped listening shows on the reply's side.
-                Err(RelayError::To | RelayError::Stalled) => std::future::pending().await,
+                Err(RelayError::To | RelayError::Stalled) => {
+                    sent.set(Sent::Cut);
+                    std::future::pending().await
+                }
             }
         };
         tokio::select! {
@@ -230,9 +270,10 @@ impl<'a> Attempt<'a> {
     /// Waits until nothing of a reply has come for a while, for a downstream that sends no more. It may have ended only
     /// its own direction and wait for the reply, or be gone altogether: the next bytes written to it would tell.
     async fn deserted(&self) {
+        let patience = self.cx.worker.settings.limits.half_close_timeout;
         loop {
             let received = self.progress.received.bytes.get();
-            tokio::time::sleep(HALF_CLOSED).await;
+            tokio::time::sleep(patience).await;
             if self.progress.received.bytes.get() == received {
                 return;
             }
@@ -302,6 +343,11 @@ impl<'a> Attempt<'a> {
                 if let BodyError::Reset(code) = &error {
                     progress.reset.set(Some(*code));
                 }
+                // A reply of which no byte was written was not sent: the downstream gets the reason instead.
+                if to.withdraw() {
+                    reply.restart();
+                    progress.replied.set(false);
+                }
                 Err(body_failure(error).into())
             }
         }
@@ -323,8 +369,8 @@ pub(super) async fn within<T>(
 
 /// What is left of the upstream connection after a reply.
 enum Finish {
-    /// It can take another request, if this one was sent whole.
-    Reusable,
+    /// It can take another request, if this one was sent whole; for so many seconds, if the upstream says so.
+    Reusable(Option<u32>),
     /// It is closed, or shared.
     Done,
     /// It carries another protocol now.
@@ -336,7 +382,7 @@ struct H1Incoming<'c> {
     attempt: &'c Attempt<'c>,
     reader: HeadReader<'c>,
     reused: bool,
-    sent: &'c Cell<bool>,
+    sent: &'c Cell<Sent>,
 }
 
 impl H1Incoming<'_> {
@@ -344,18 +390,32 @@ impl H1Incoming<'_> {
         let attempt = self.attempt;
         let timeout = attempt.retry.per_try_timeout;
         let head = within(timeout, Reason::PerTryTimeout, pin!(self.final_head(reply))).await?;
-        let (framing, keep_alive, switched) = (head.framing, head.keep_alive, head.upgrade && attempt.head.upgrade());
+        let (framing, keep_alive, idle) = (head.framing, head.keep_alive, head.idle_secs);
+        let switched = head.switches() && attempt.head.upgrade();
         let head = ResponseHead::H1(head);
         if switched {
             attempt.progress.status.set(head.status());
             attempt.progress.replied.set(true);
             let edit = attempt.reply_edit(endpoint);
             reply.switch(head, edit).await.map_err(|_| Stop::Downstream(Reason::DownstreamClosed))?;
-            return Ok(Finish::Switched);
+            return self.content_sent().await.map(|()| Finish::Switched);
         }
         let body = BodyIn::from(self.reader.into_body(framing));
         attempt.answer(endpoint, head, body, reply, last).await?;
-        Ok(if keep_alive { Finish::Reusable } else { Finish::Done })
+        Ok(if keep_alive { Finish::Reusable(idle) } else { Finish::Done })
+    }
+
+    /// Waits until the request's content was sent: the other protocol begins behind it (RFC 9110 section 7.8). The request's
+    /// side is polled by the same task, before this.
+    async fn content_sent(&self) -> Result<(), Stop> {
+        let sent = poll_fn(|_| match self.sent.get() {
+            Sent::Part => Poll::Pending,
+            sent @ (Sent::Whole | Sent::Cut) => Poll::Ready(sent),
+        });
+        if sent.await == Sent::Cut {
+            return Err(Failure::new(Reason::UpstreamClosed).because("closed in the middle of the request").into());
+        }
+        Ok(())
     }
 
     async fn final_head(&mut self, reply: &mut Reply<'_>) -> Result<parse::Response, Stop> {
@@ -370,7 +430,7 @@ impl H1Incoming<'_> {
             };
             let head = head.map_err(|error| self.failure(error))?;
             match head.status {
-                101 if attempt.head.upgrade() && head.upgrade => return Ok(head),
+                101 if attempt.head.upgrade() && head.switches() => return Ok(head),
                 101 => return Err(Failure::new(Reason::ProtocolError).because("unasked switch of protocols").into()),
                 100..=199 => {
                     let interim = reply.informational(ResponseHead::H1(head)).await;
@@ -387,7 +447,7 @@ impl H1Incoming<'_> {
     /// so to the peer.
     fn failure(&self, error: ReadError) -> Failure {
         let own = self.attempt.cx.direction == Direction::Inbound;
-        let retry = match (self.reused, self.sent.get()) {
+        let retry = match (self.reused, self.sent.get() == Sent::Whole) {
             _ if self.reader.has_received() => Retry::Never,
             (true, false) => Retry::Safe,
             (true, true) => Retry::IfIdempotent,
@@ -401,7 +461,14 @@ impl H1Incoming<'_> {
                 Failure { reason: Reason::UpstreamClosed, retry, source: Some(error.into()) }
             }
             ReadError::Io(error) => Failure { reason: Reason::UpstreamReset, retry, source: Some(error.into()) },
-            ReadError::Head(_) | ReadError::Timeout => Failure::new(Reason::ProtocolError).because(error),
+            ReadError::Head(_) | ReadError::Timeout => {
+                let field = self.reader.culprit(&error);
+                let failure = Failure::new(Reason::ProtocolError);
+                match field {
+                    Some(field) => failure.because(format!("{error}: field `{field}`")),
+                    None => failure.because(error),
+                }
+            }
         }
     }
 }
@@ -462,7 +529,11 @@ impl H2Incoming<'_> {
             None if error.is_refused() => Reason::UpstreamReset,
             None => Reason::UpstreamClosed,
         };
-        Failure { reason, retry, source: Some(error.into()) }
+        let failure = Failure { reason, retry, source: None };
+        match self.reader.fault().filter(|_| wrong) {
+            Some(field) => failure.because(format!("{error}: field `{field}`")),
+            None => failure.because(error),
+        }
     }
 }
 
@@ -470,8 +541,10 @@ impl H2Incoming<'_> {
 fn request_framing(head: &RequestHead, body: &BodyIn<'_>) -> (write::Framing, Framing) {
     match head {
         RequestHead::H1(head) => (write::Framing::Same, head.framing),
-        RequestHead::H2(head) => match head.length {
+        RequestHead::H2(received) => match received.length {
             Some(length) => (write::Framing::Length(length), Framing::Length(length)),
+            // A method that gives content a meaning says that there is none (RFC 9110 section 8.6).
+            None if body.is_spent() && !head.is_contentless() => (write::Framing::Length(0), Framing::None),
             None if body.is_spent() => (write::Framing::None, Framing::None),
             None => (write::Framing::Chunked, Framing::Chunked),
         },
@@ -492,7 +565,7 @@ fn body_failure(error: BodyError) -> Failure {
     let reason = match &error {
         BodyError::Closed => Reason::UpstreamClosed,
         BodyError::Io(_) | BodyError::Reset(_) => Reason::UpstreamReset,
-        BodyError::Malformed(_) | BodyError::Rules => Reason::ProtocolError,
+        BodyError::Malformed(_) | BodyError::Rules(_) => Reason::ProtocolError,
     };
     Failure::new(reason).because(error)
 }

@@ -13,7 +13,10 @@ mod judge;
 /// What a request amounted to: counters and access log.
 mod record;
 
-use std::cell::{Cell, RefCell};
+/// What a request becomes after a switch of protocols.
+mod tunnel;
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,11 +28,10 @@ use crate::base::addr::Downstream;
 use crate::base::failure::{Failure, Reason, Retry};
 use crate::codec::body::{BodyIn, Relayed};
 use crate::codec::h2::ResetCode;
-use crate::codec::head::{RequestHead, Rewritten};
+use crate::codec::head::{Outline, RequestHead, Rewritten};
 use crate::codec::reply::Reply;
 use crate::config::changes::{Changes, Redirect};
 use crate::config::route::{RetryPolicy, RouteTable};
-use crate::pool::H1Lease;
 use crate::route::{self, RequestView, Verdict};
 use crate::telemetry::counters::RequestSeries;
 use crate::telemetry::labels::{Direction, Party};
@@ -37,6 +39,8 @@ use crate::view::{ClusterState, EndpointState, View};
 use crate::worker::Worker;
 
 use attempt::{Attempted, Stop};
+
+pub(crate) use tunnel::Tunnel;
 
 /// Where the requests of a downstream connection go.
 #[derive(Debug)]
@@ -75,8 +79,8 @@ pub(crate) enum End {
     Complete,
     /// The downstream connection is of no more use.
     Broken,
-    /// Both connections now carry another protocol.
-    Switched(Box<H1Lease>),
+    /// Both connections now carry another protocol; the request is recorded when they end.
+    Switched(Box<Tunnel>),
 }
 
 /// What is known of a request while it is under way; recorded when it is over.
@@ -93,6 +97,8 @@ pub(crate) struct Progress {
     pub(crate) read: Cell<bool>,
     /// The code with which the upstream reset the stream of the last attempt.
     pub(crate) reset: Cell<Option<ResetCode>>,
+    /// What the lower layer said of the failure.
+    pub(crate) detail: OnceCell<Box<str>>,
     /// The last attempt failed in its peer proxy's words.
     pub(crate) told_by_peer: Cell<bool>,
     /// Until when newer endpoints are waited for, once they are.
@@ -113,6 +119,7 @@ impl Progress {
             replied: Cell::new(false),
             read: Cell::new(false),
             reset: Cell::new(None),
+            detail: OnceCell::new(),
             told_by_peer: Cell::new(false),
             patience: Cell::new(None),
             sent: Relayed::default(),
@@ -161,9 +168,43 @@ pub(crate) async fn request(
             Ok(Attempted::Complete)
         }
     };
+    let outcome = match (outcome, &decided) {
+        (Ok(Attempted::Switched(lease)), Ok(decision)) => {
+            let (cluster, route) = (Rc::clone(decision.cluster), Arc::clone(&decision.route));
+            return End::Switched(Box::new(Tunnel { lease: *lease, progress, cluster, route }));
+        }
+        (outcome, _) => outcome,
+    };
     let end = conclude(cx, head, body, reply, &progress, outcome).await;
     record::finish(cx, decided.as_ref().ok().map(|d| (&**d.cluster, &d.route)), head, &progress);
     end
+}
+
+/// A request whose head was refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// What could be read of it.
+    pub(crate) outline: Outline,
+    /// HTTP status of the response; none: the stream is reset.
+    pub(crate) status: Option<u16>,
+    /// Why.
+    pub(crate) reason: Reason,
+    /// What is wrong with the head.
+    pub(crate) detail: String,
+    /// How long it took.
+    pub(crate) duration: Duration,
+}
+
+/// Answers a request whose head was refused, in the terms of its caller, and records it like the others.
+pub(crate) async fn refuse(cx: &Context<'_>, refusal: &Refusal, reply: &mut Reply<'_>) {
+    let Refusal { outline, status, reason, detail, .. } = refusal;
+    tracing::debug!(downstream = %cx.downstream, %reason, cause = detail, path = &*outline.path, "request rejected");
+    let grpc = outline.grpc.as_deref().filter(|_| status.is_some()).map(|kind| (reason.row().grpc, kind));
+    match status {
+        Some(status) => reply.own(*status, grpc, reason.as_str(), cx.direction.as_str()).await,
+        None => reply.abort(ResetCode::PROTOCOL),
+    }
+    record::refused(cx, refusal, grpc.map(|(code, _)| code));
 }
 
 enum Refused<'v> {
@@ -176,9 +217,9 @@ enum Refused<'v> {
 async fn respond(cx: &Context<'_>, status: u16, head: &RequestHead, reply: &mut Reply<'_>, progress: &Progress) {
     // Source: the gRPC protocol's mapping of HTTP statuses; what a route cannot serve is unavailable (Gateway API,
     // `GRPCRouteRule.backendRefs`).
-    let grpc = head.is_grpc().then_some(if status == 404 { 12 } else { 14 });
+    let grpc = head.grpc().map(|kind| (if status == 404 { 12 } else { 14 }, kind));
     progress.status.set(if grpc.is_some() { 200 } else { status });
-    progress.grpc_status.set(grpc);
+    progress.grpc_status.set(grpc.map(|(code, _)| code));
     reply.own(status, grpc, "route", cx.direction.as_str()).await;
 }
 
@@ -323,9 +364,10 @@ async fn conclude(
     outcome: Result<Attempted, Stop>,
 ) -> End {
     let failure = match outcome {
-        Ok(Attempted::Switched(lease)) => return End::Switched(lease),
         // A reply that came before the request was complete: what is left of it would be taken for the next one.
-        Ok(Attempted::Complete) => return if body.is_done() { End::Complete } else { End::Broken },
+        Ok(Attempted::Complete | Attempted::Switched(_)) => {
+            return if body.is_done() { End::Complete } else { End::Broken };
+        }
         Err(Stop::Downstream(reason)) => {
             progress.reason.set(Some(reason));
             reply.abort(if reason == Reason::BadRequest { ResetCode::PROTOCOL } else { ResetCode::CANCEL });
@@ -338,6 +380,10 @@ async fn conclude(
         Err(Stop::Again) => Reason::UpstreamReset.into(),
     };
     progress.reason.set(Some(failure.reason));
+    if let Some(source) = &failure.source {
+        // A request fails once.
+        let _ = progress.detail.set(source.to_string().into());
+    }
     tracing::debug!(reason = %failure.reason, cause = %failure, path = head.path(), "request failed");
     // NO_ERROR would say that what there is of a reply is all of it.
     let reset = progress.reset.get().filter(|code| failure.reason == Reason::UpstreamReset && !code.is_none());
@@ -355,9 +401,9 @@ async fn conclude(
 
 async fn answer(cx: &Context<'_>, head: &RequestHead, reply: &mut Reply<'_>, progress: &Progress, reason: Reason) {
     let row = reason.row();
-    let grpc = head.is_grpc().then_some(row.grpc);
+    let grpc = head.grpc().map(|kind| (row.grpc, kind));
     progress.status.set(if grpc.is_some() { 200 } else { row.status });
-    progress.grpc_status.set(grpc);
+    progress.grpc_status.set(grpc.map(|(code, _)| code));
     // Who said it is not changed by passing it on.
     let who = if progress.told_by_peer.get() { Direction::Inbound } else { cx.direction };
     reply.own(row.status, grpc, row.name, who.as_str()).await;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Context, Progress};
+use super::{Context, Progress, Refusal};
 use crate::base::protocol::Protocol;
 use crate::codec::head::RequestHead;
 use crate::telemetry::access_log::AccessRecord;
@@ -31,6 +31,58 @@ pub(super) fn finish(
     if cx.worker.telemetry.access_enabled() {
         log(cx, decided, head, progress, &outcome);
     }
+}
+
+/// Records a request whose head was refused. `grpc`: the status its caller was given, if it speaks gRPC.
+pub(super) fn refused(cx: &Context<'_>, refusal: &Refusal, grpc: Option<u8>) {
+    let Refusal { outline, status, reason, detail, duration } = refusal;
+    let shown = if grpc.is_some() { Some(200) } else { *status };
+    let outcome = Outcome {
+        status: shown.unwrap_or(0),
+        grpc_status: grpc,
+        reason: Some(*reason),
+        duration: *duration,
+        request_bytes: 0,
+        response_bytes: 0,
+    };
+    let inbound = cx.direction == Direction::Inbound;
+    let labels = RequestLabels {
+        direction: cx.direction,
+        source: cx.source.clone(),
+        destination: Destination {
+            service: "".into(),
+            namespace: "".into(),
+            workload: if inbound { Arc::clone(&cx.worker.own.workload) } else { "".into() },
+        },
+        route: "".into(),
+        protocol: if outline.version == "HTTP/2" { Protocol::Http2 } else { Protocol::Http },
+        tls: inbound && cx.tls,
+    };
+    cx.worker.telemetry.requests(&labels).record(&outcome);
+    if !cx.worker.telemetry.access_enabled() {
+        return;
+    }
+    cx.worker.telemetry.access(&AccessRecord {
+        time: SystemTime::now(),
+        direction: cx.direction,
+        downstream: cx.downstream.0,
+        peer: (inbound && cx.tls).then_some(&*cx.source.identity),
+        method: &outline.method,
+        authority: &outline.authority,
+        path: &outline.path,
+        protocol: outline.version,
+        status: shown,
+        grpc_status: grpc,
+        reason: Some(*reason),
+        detail,
+        duration: *duration,
+        request_bytes: 0,
+        response_bytes: 0,
+        upstream: None,
+        cluster: "",
+        route: "",
+        attempts: 0,
+    });
 }
 
 /// The series of the request. On the way out it is kept with the endpoint, on the way in with the connection.
@@ -114,6 +166,7 @@ fn log(
         status: (outcome.status != 0).then_some(outcome.status),
         grpc_status: outcome.grpc_status,
         reason: outcome.reason,
+        detail: progress.detail.get().map_or("", |detail| detail),
         duration: outcome.duration,
         request_bytes: outcome.request_bytes,
         response_bytes: outcome.response_bytes,

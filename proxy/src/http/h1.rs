@@ -1,6 +1,5 @@
 //! HTTP/1 from a downstream: one request at a time, in one future that owns the connection.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -8,19 +7,14 @@ use futures_util::FutureExt;
 use super::{Connection, Idle};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
-use crate::codec::buffer;
-use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
 use crate::codec::h1::conn::{Connection as Wire, ReadError};
-use crate::codec::h1::parse::{self, HeadError};
-use crate::codec::h1::write;
+use crate::codec::h1::parse::{self, Framing, HeadError};
 use crate::codec::head::RequestHead;
 use crate::codec::reply::{H1Reply, Reply};
 use crate::conn::Io;
 use crate::drain::Phase;
-use crate::forward::End;
-use crate::pool::H1Lease;
+use crate::forward::{self, End, Refusal, Tunnel};
 use crate::relay;
-use crate::tcp;
 
 /// Serves requests until the downstream is done, breaks the rules, or we shut down.
 pub(super) async fn serve(connection: &Connection, io: Io) {
@@ -42,7 +36,7 @@ pub(super) async fn serve(connection: &Connection, io: Io) {
             After::Close => return Box::pin(linger(&mut wire)).await,
             // An orderly end would be taken for the end of the reply.
             After::Reset => return relay::abort(wire.into_parts().0.tcp()),
-            After::Switched(lease) => return Box::pin(switched(connection, wire, *lease)).await,
+            After::Switched(parts) => return Box::pin(switched(connection, wire, *parts)).await,
         }
     }
 }
@@ -51,12 +45,12 @@ enum After {
     Next,
     Close,
     Reset,
-    Switched(Box<H1Lease>),
+    Switched(Box<(Tunnel, RequestHead)>),
 }
 
 async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request, draining: bool) -> After {
     let _busy = connection.worker.drain.guard();
-    let close = !head.keep_alive || head.http10 || draining;
+    let close = !head.keep_alive || draining;
     let (reader, duplex) = wire.serve(head.framing);
     let mut body = BodyIn::from(reader);
     let http10 = head.http10;
@@ -68,7 +62,7 @@ async fn exchange(connection: &Connection, wire: &mut Wire, head: parse::Request
         Reply::H2(_) => (true, false),
     };
     match end {
-        End::Switched(lease) => After::Switched(lease),
+        End::Switched(tunnel) => After::Switched(Box::new((*tunnel, head))),
         _ if broken => After::Reset,
         End::Complete if !close => After::Next,
         End::Complete | End::Broken => After::Close,
@@ -103,7 +97,8 @@ async fn read(connection: &Connection, wire: &mut Wire) -> Result<parse::Request
         return head;
     }
     let timeout = connection.worker.settings.limits.header_timeout;
-    match tokio::time::timeout(timeout, wire.request_head(limits)).await {
+    // Boxed: a connection that waits must not hold the room of a slow head.
+    match tokio::time::timeout(timeout, Box::pin(wire.request_head(limits))).await {
         Ok(head) => head,
         Err(_) => Err(ReadError::Timeout),
     }
@@ -121,27 +116,34 @@ async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
             (400, Reason::BadRequest)
         }
     };
-    tracing::debug!(downstream = %connection.downstream, %error, "request refused");
     connection.worker.telemetry.events().connection_failed(connection.direction, reason);
-    let mut out = buffer::take();
-    let extra = [(REASON_HEADER, reason.as_str()), (PROXY_HEADER, connection.direction.as_str())];
-    write::own(status, &extra, 0, true, &mut out);
-    if wire.write_all(&out).await.is_ok() {
-        linger(wire).await;
-    }
-    buffer::give(out);
+    let detail = match wire.culprit(error) {
+        Some(field) => format!("{error}: field `{field}`"),
+        None => error.to_string(),
+    };
+    let timed_out = matches!(error, ReadError::Timeout);
+    let duration = if timed_out { connection.worker.settings.limits.header_timeout } else { Duration::ZERO };
+    let refusal = Refusal { outline: wire.outline(), status: Some(status), reason, detail, duration };
+    let (_, duplex) = wire.serve(Framing::None);
+    let mut reply = Reply::H1(H1Reply::new(duplex, false, true, false));
+    forward::refuse(&connection.context(), &refusal, &mut reply).await;
+    linger(wire).await;
 }
+
+/// Longest time that what a peer still sends is read and dropped after the last response: a client that sends its whole
+/// request before it reads gets a response that came early. As long as nginx's `lingering_time`.
+const LINGER: Duration = Duration::from_secs(30);
+/// Longest time without a byte of it.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Ends our direction and reads what the peer still sends, for a while.
 async fn linger(wire: &mut Wire) {
-    let _ = tokio::time::timeout(super::LINGER, wire.close()).await;
+    let _ = tokio::time::timeout(LINGER, wire.close(QUIET)).await;
 }
 
 /// Carries on as a byte relay after a switch of protocols.
-async fn switched(connection: &Connection, wire: Wire, lease: H1Lease) {
+async fn switched(connection: &Connection, wire: Wire, (tunnel, head): (Tunnel, RequestHead)) {
     let _busy = connection.worker.drain.guard();
     let (down, early) = wire.into_parts();
-    let (up, late, _slot) = lease.into_parts();
-    let idle = Duration::MAX;
-    tcp::joined(Rc::clone(&connection.worker), down, early.unread(), up, late.unread(), idle).await;
+    tunnel.carry(&connection.context(), &head, down, early.unread()).await;
 }

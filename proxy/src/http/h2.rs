@@ -3,16 +3,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::{Connection, Idle, LINGER};
 use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
-use crate::codec::fields::{PROXY_HEADER, REASON_HEADER};
-use crate::codec::h2::head::Refusal;
+use crate::codec::h2::head::{Refusal as Cause, Refused};
 use crate::codec::h2::server::{Arrival, Call, Connection as Wire, Reply};
-use crate::codec::h2::{Fault, H2Error, ResetCode};
+use crate::codec::h2::{Fault, H2Error};
 use crate::codec::reply::Reply as AnyReply;
 use crate::conn::Io;
 use crate::drain::{Guard, Phase};
+use crate::forward::{self, Refusal};
 use crate::spawn;
 
 /// How long the peer may take to read the last words, if it says something every [`LINGER`].
@@ -37,7 +39,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
             // Frames first: streams that are open must go on.
             biased;
             call = wire.next() => match call {
-                Some(Ok(Arrival::Refused(refusal, reply))) => refuse(&connection, refusal, reply),
+                Some(Ok(Arrival::Refused(refused, reply))) => {
+                    // A response without content is queued at once.
+                    let _ = refuse(&connection, refused, reply).now_or_never();
+                }
                 Some(Ok(Arrival::Call(call))) => {
                     idle.begin();
                     begin(&connection, call);
@@ -91,18 +96,20 @@ fn exchange(connection: Rc<Connection>, (head, body, reply): Call, busy: Guard) 
 }
 
 /// Answers a head that cannot be served. Its stream is over, the others go on.
-fn refuse(connection: &Connection, refusal: Refusal, reply: Reply) {
-    let (status, reason) = match refusal {
-        Refusal::TooLarge => (Some(431), Reason::HeadersTooLarge),
-        Refusal::Connect => (Some(405), Reason::BadRequest),
-        Refusal::Malformed => (None, Reason::BadRequest),
+async fn refuse(connection: &Connection, refused: Refused, reply: Reply) {
+    let Refused { cause, outline, fault } = refused;
+    let (status, reason, what) = match cause {
+        Cause::TooLarge => (Some(431), Reason::HeadersTooLarge, "head larger than the limit"),
+        Cause::Connect => (Some(405), Reason::BadRequest, "CONNECT is not supported"),
+        Cause::Malformed => (None, Reason::BadRequest, "malformed head"),
     };
-    tracing::debug!(downstream = %connection.downstream, ?refusal, "request refused");
     count(connection, reason);
-    let Some(status) = status else { return reply.reset(ResetCode::PROTOCOL) };
-    let extra = [(REASON_HEADER, reason.as_str()), (PROXY_HEADER, connection.direction.as_str())];
-    // That the peer has gone is nothing to say about a request that is refused.
-    let _ = reply.own(status, &extra);
+    let detail = match fault {
+        Some(field) => format!("{what}: field `{field}`"),
+        None => what.to_owned(),
+    };
+    let refusal = Refusal { outline: *outline, status, reason, detail, duration: Duration::ZERO };
+    forward::refuse(&connection.context(), &refusal, &mut AnyReply::H2(reply)).await;
 }
 
 fn failed(connection: &Connection, error: &H2Error) {

@@ -99,15 +99,7 @@ pub(crate) async fn serve(connection: Connection, io: Io, version: Version) {
 impl Connection {
     /// Serves one request, with the configuration as it is now.
     async fn request(&self, head: &RequestHead, body: &mut BodyIn<'_>, reply: &mut Reply<'_>) -> End {
-        let cx = Context {
-            worker: &self.worker,
-            direction: self.direction,
-            downstream: self.downstream,
-            source: &self.source,
-            peer_header: self.peer_header.as_deref(),
-            tls: self.tls,
-            series: &self.series,
-        };
+        let cx = self.context();
         match &self.place {
             Place::Service { key, known } => {
                 let (view, service) = self.current(key, known);
@@ -129,6 +121,19 @@ impl Connection {
                 let cluster: Rc<ClusterState> = self.worker.local(*address, port);
                 forward::request(&cx, &view, &Target::Local(&cluster), head, body, reply).await
             }
+        }
+    }
+
+    /// What is the same for all of its requests.
+    fn context(&self) -> Context<'_> {
+        Context {
+            worker: &self.worker,
+            direction: self.direction,
+            downstream: self.downstream,
+            source: &self.source,
+            peer_header: self.peer_header.as_deref(),
+            tls: self.tls,
+            series: &self.series,
         }
     }
 

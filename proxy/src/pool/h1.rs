@@ -1,6 +1,7 @@
 //! HTTP/1 connections: one request at a time, parked unpolled between them, the most recently used taken first.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tulle_identity::tls::Alpn;
@@ -14,12 +15,24 @@ use crate::conn::Io;
 /// Idle connections kept per endpoint and worker.
 const MAX_IDLE: usize = 1024;
 
+/// How much sooner than its peer a connection is given up.
+const MARGIN: Duration = Duration::from_secs(1);
+
 /// An idle connection.
 #[derive(Debug)]
 pub(super) struct Parked {
     pub(super) conn: Connection,
     pub(super) since: Instant,
+    /// When its peer closes it, as far as the peer has said so.
+    pub(super) until: Option<Instant>,
     slot: Slot,
+}
+
+impl Parked {
+    /// Whether its peer still keeps it, and nothing arrived on it.
+    pub(super) fn is_usable(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until) && self.conn.is_quiet()
+    }
 }
 
 /// A connection in use. Dropped without [`Lease::park`], it is closed.
@@ -58,8 +71,9 @@ impl Pool {
 
     fn idle_h1(self: &Rc<Self>) -> Option<Lease> {
         loop {
-            let Parked { conn, slot, .. } = self.idle.borrow_mut().pop()?;
-            if conn.is_quiet() {
+            let parked = self.idle.borrow_mut().pop()?;
+            if parked.is_usable() {
+                let Parked { conn, slot, .. } = parked;
                 return Some(Lease { conn, reused: true, slot, pool: Rc::clone(self) });
             }
         }
@@ -73,13 +87,19 @@ impl Lease {
         (io, received, self.slot)
     }
 
-    /// Gives the connection back for reuse. Its last exchange must be complete on both sides.
-    pub(crate) fn park(self) {
+    /// Gives the connection back for reuse. Its last exchange must be complete on both sides. `kept`: how long its peer
+    /// keeps it idle; it is not used in the last second of that, in which a request could cross the peer's end.
+    pub(crate) fn park(self, kept: Option<Duration>) {
+        let kept = kept.map(|kept| kept.saturating_sub(MARGIN.min(kept / 2)));
+        if kept.is_some_and(|kept| kept.is_zero()) {
+            return;
+        }
         let Self { conn, slot, pool, .. } = self;
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < MAX_IDLE && conn.is_quiet() {
             pool.budget.freed.notify_one();
-            idle.push(Parked { conn, since: Instant::now(), slot });
+            let since = Instant::now();
+            idle.push(Parked { conn, since, until: kept.and_then(|kept| since.checked_add(kept)), slot });
         }
     }
 }

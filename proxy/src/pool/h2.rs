@@ -124,7 +124,7 @@ impl Pool {
     async fn dial_h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
         let slot = self.admit(dial.timeout).await?;
         let io = self.dial(dial, Alpn::H2).await?;
-        let (conn, driver) = Connection::connect(io, dial.max_header_bytes)
+        let (conn, driver) = Connection::connect(io, dial.heads)
             .await
             .map_err(|error| Failure::safe(Reason::ConnectFailed).because(error))?;
         let shared =

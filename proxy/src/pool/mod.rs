@@ -20,6 +20,7 @@ use tulle_identity::tls::{Alpn, MeshTls};
 
 use crate::base::addr::Upstream;
 use crate::base::failure::{Failure, Reason};
+use crate::codec::h1::parse::Limits;
 use crate::conn::{Io, Socket};
 use crate::connect::{self, SocketOptions};
 use crate::tls::handshake;
@@ -38,8 +39,8 @@ pub(crate) struct Dial<'d> {
     pub(crate) options: &'d SocketOptions,
     /// Addresses of this very workload: no sidecar but ours stands there, and traffic to them stays in the pod.
     pub(crate) own: &'d [IpAddr],
-    /// Limit on the header list of HTTP/2 replies.
-    pub(crate) max_header_bytes: u32,
+    /// Limits on the heads of HTTP/2 responses.
+    pub(crate) heads: Limits,
 }
 
 /// Connections of one cluster on one worker, against its limit.
@@ -125,7 +126,7 @@ impl Pool {
     /// Closes connections that were idle for longer than `idle_timeout` and those that ended meanwhile.
     pub(crate) fn sweep(&self, now: Instant, idle_timeout: Duration) {
         let fresh = |since: Instant| now.saturating_duration_since(since) < idle_timeout;
-        self.idle.borrow_mut().retain(|parked| fresh(parked.since) && parked.conn.is_quiet());
+        self.idle.borrow_mut().retain(|parked| fresh(parked.since) && parked.is_usable());
         self.shared.borrow_mut().retain(|shared| shared.is_usable() && (shared.is_busy() || fresh(shared.since())));
     }
 

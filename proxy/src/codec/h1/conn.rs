@@ -2,14 +2,17 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::time::Duration;
 
 use http::HeaderMap;
 
 use super::decode::{Decoder, Step};
+use super::outline;
 use super::parse::{self, Framing, HeadError, Limits};
 use super::write;
 use crate::codec::body::{BodyError, Chunk, Data, Gone};
 use crate::codec::buffer::{self, Received};
+use crate::codec::head::Outline;
 use crate::conn::{Duplex, Io};
 
 /// A connection between messages.
@@ -36,6 +39,23 @@ pub(crate) enum ReadError {
     Head(#[from] HeadError),
 }
 
+impl ReadError {
+    /// The field of `head` that is why.
+    fn culprit(&self, head: &[u8]) -> Option<String> {
+        match self {
+            Self::Head(HeadError::TooLarge) => outline::largest_field(head),
+            Self::Head(HeadError::Lexical(_)) => outline::broken_field(head),
+            // The others name the field themselves.
+            Self::Head(
+                HeadError::TargetTooLong | HeadError::Framing(_) | HeadError::Target(_) | HeadError::Connect,
+            )
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Timeout => None,
+        }
+    }
+}
+
 impl Connection {
     /// A connection with nothing received yet.
     pub(crate) fn new(io: Io) -> Self {
@@ -60,8 +80,11 @@ impl Connection {
 
     /// Reads the head of a request. Cancel safe.
     pub(crate) async fn request_head(&mut self, limits: Limits) -> Result<parse::Request, ReadError> {
+        let mut pieces = Pieces::default();
         loop {
-            if let Some((head, taken)) = parse::request(self.received.unread(), limits)? {
+            if pieces.worth_parsing(self.received.unread(), limits)
+                && let Some((head, taken)) = parse::request(self.received.unread(), limits)?
+            {
                 self.received.consume(taken);
                 return Ok(head);
             }
@@ -82,23 +105,56 @@ impl Connection {
         (body, &self.duplex)
     }
 
-    /// Writes bytes that are no message of a peer: replies of our own.
-    pub(crate) async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        self.duplex.write_all(bytes).await
+    /// What can be read of a request whose head was refused.
+    pub(crate) fn outline(&self) -> Outline {
+        outline::request(self.received.unread())
     }
 
-    /// Ends our direction, then reads and drops what still comes, up to 1 MiB: closing with unread bytes would reset
-    /// the connection and could destroy the reply on its way (RFC 9112 section 9.6).
-    pub(crate) async fn close(&mut self) {
+    /// The field that makes a request's head too large or malformed.
+    pub(crate) fn culprit(&self, error: &ReadError) -> Option<String> {
+        error.culprit(self.received.unread())
+    }
+
+    /// Ends our direction, then reads and drops what still comes until the peer has ended its own, or nothing has come for
+    /// `quiet`: closing with unread bytes would reset the connection and could destroy the response on its way, before a
+    /// peer that sends its whole request first has read it (RFC 9112 section 9.6). The caller bounds the time.
+    pub(crate) async fn close(&mut self, quiet: Duration) {
         let _ = self.duplex.shutdown().await;
-        let mut left = 1024 * 1024usize;
-        while left > 0 {
+        loop {
             self.received = Received::default();
-            match fill(&self.duplex, &mut self.received).await {
-                Ok(n) if n > 0 => left = left.saturating_sub(n),
+            match tokio::time::timeout(quiet, fill(&self.duplex, &mut self.received)).await {
+                Ok(Ok(n)) if n > 0 => {}
                 Ok(_) | Err(_) => break,
             }
         }
+    }
+}
+
+/// A head that comes in many pieces. It is parsed when it may be complete and whenever it has doubled, so that the work is
+/// in proportion to its size, however small the pieces are.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// Bytes that were searched for the end.
+    searched: usize,
+    /// Bytes that there were when it was parsed last.
+    parsed: usize,
+}
+
+impl Pieces {
+    /// Whether `head`, which begins with what was there the last time, is to be parsed: it may be complete, has reached the
+    /// limit, has doubled, or has a line feed that is refused at once.
+    fn worth_parsing(&mut self, head: &[u8], limits: Limits) -> bool {
+        let from = self.searched.saturating_sub(2);
+        self.searched = head.len();
+        let fresh = head.get(from..).unwrap_or_default();
+        let grown = head.len() >= self.parsed.saturating_mul(2) || head.len() >= limits.bytes;
+        let worth = grown
+            || fresh.windows(2).any(|pair| matches!(pair, [before, b'\n'] if *before != b'\r'))
+            || fresh.windows(3).any(|end| end == b"\n\r\n");
+        if worth {
+            self.parsed = head.len();
+        }
+        worth
     }
 }
 
@@ -116,8 +172,10 @@ pub(crate) struct HeadReader<'c> {
 impl<'c> HeadReader<'c> {
     /// Reads one head, interim or final. Cancel safe.
     pub(crate) async fn head(&mut self, to_head: bool, limits: Limits) -> Result<parse::Response, ReadError> {
+        let mut pieces = Pieces::default();
         loop {
             if !self.received.is_empty()
+                && pieces.worth_parsing(self.received.unread(), limits)
                 && let Some((head, taken)) = parse::response(self.received.unread(), to_head, limits)?
             {
                 self.received.consume(taken);
@@ -127,6 +185,11 @@ impl<'c> HeadReader<'c> {
                 return Err(ReadError::Closed);
             }
         }
+    }
+
+    /// The field that makes a response's head too large or malformed.
+    pub(crate) fn culprit(&self, error: &ReadError) -> Option<String> {
+        error.culprit(self.received.unread())
     }
 
     /// Whether any byte of a reply has arrived.
@@ -224,6 +287,8 @@ pub(crate) struct BodyWriter<'c> {
     chunked: bool,
     /// Bytes that the body may still have, as its head says: more would be read as the next message.
     left: u64,
+    /// Writing has begun: some of the head may be with the peer.
+    begun: bool,
 }
 
 impl<'c> BodyWriter<'c> {
@@ -234,14 +299,14 @@ impl<'c> BodyWriter<'c> {
             Framing::Length(length) => length,
             Framing::Chunked | Framing::UntilClose => u64::MAX,
         };
-        Self { duplex, out: head, chunked: matches!(framing, Framing::Chunked), left }
+        Self { duplex, out: head, chunked: matches!(framing, Framing::Chunked), left, begun: false }
     }
 
     /// Sends a piece; pieces of up to a buffer go out with the head in one write.
     pub(crate) async fn write(&mut self, chunk: &Chunk<'_>) -> Result<(), BodyError> {
         let data = chunk.data.as_slice();
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        self.left = self.left.checked_sub(length).ok_or(BodyError::Rules)?;
+        self.left = self.left.checked_sub(length).ok_or(BodyError::Rules(None))?;
         if self.chunked {
             if !data.is_empty() {
                 write::chunk(data, &mut self.out);
@@ -268,10 +333,19 @@ impl<'c> BodyWriter<'c> {
     /// Sends what is held back.
     pub(crate) async fn flush(&mut self) -> Result<(), BodyError> {
         if !self.out.is_empty() {
+            self.begun = true;
             self.duplex.write_all(&self.out).await?;
             self.out.clear();
         }
         Ok(())
+    }
+
+    /// Drops the head if no byte of it was written yet; `false` if it is too late for that.
+    pub(crate) fn withdraw(&mut self) -> bool {
+        if !self.begun {
+            self.out.clear();
+        }
+        !self.begun
     }
 
     /// Ends the body.
@@ -286,5 +360,36 @@ impl<'c> BodyWriter<'c> {
 impl Drop for BodyWriter<'_> {
     fn drop(&mut self) {
         buffer::give(std::mem::take(&mut self.out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { bytes: 65_535, fields: 100 };
+
+    /// How often a head that comes in pieces of this size is parsed, and whether that is so when it is complete.
+    fn parsed(head: &[u8], piece: usize) -> (usize, bool) {
+        let mut pieces = Pieces::default();
+        let ends = (piece..head.len()).step_by(piece).chain([head.len()]);
+        let tries: Vec<bool> = ends.map(|end| pieces.worth_parsing(&head[..end], LIMITS)).collect();
+        (tries.iter().filter(|tried| **tried).count(), tries.last() == Some(&true))
+    }
+
+    #[test]
+    fn mend_13_a_head_in_small_pieces_is_parsed_as_often_as_it_doubles() {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(60_000)).into_bytes();
+        for piece in [1, 2, 3, 7, 100, 70_000] {
+            let (times, last) = parsed(&head, piece);
+            assert!(times <= 18 && last, "pieces of {piece}: {times} times");
+        }
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(98)).into_bytes();
+        assert!(parsed(&many, 1).0 <= 12);
+        // What is refused at once is looked at at once.
+        let mut pieces = Pieces::default();
+        assert!(pieces.worth_parsing(b"GET / HTTP/1.1\r\nHost: a", LIMITS));
+        assert!(!pieces.worth_parsing(b"GET / HTTP/1.1\r\nHost: ab", LIMITS));
+        assert!(pieces.worth_parsing(b"GET / HTTP/1.1\r\nHost: ab\n", LIMITS));
     }
 }

@@ -9,13 +9,14 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::parse::Framing;
+use crate::base::protocol::{MAX_HEAD_BYTES, MAX_HEAD_FIELDS};
 
 /// Longest line of a chunk size with its extension.
 const MAX_CHUNK_LINE: usize = 256;
 /// Largest trailer section.
-const MAX_TRAILERS: usize = 16 * 1024;
+const MAX_TRAILERS: usize = MAX_HEAD_BYTES;
 /// Most trailer fields.
-const MAX_TRAILER_FIELDS: usize = 64;
+const MAX_TRAILER_FIELDS: usize = MAX_HEAD_FIELDS;
 
 /// Why a body was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +34,8 @@ enum State {
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
-    Trailers,
+    /// Bytes of the section that were searched for its end.
+    Trailers(usize),
     Done,
 }
 
@@ -123,16 +125,16 @@ impl Decoder {
                     Some((text, taken)) => {
                         let size = chunk_size(text)?;
                         skip = skip.saturating_add(taken);
-                        self.0 = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                        self.0 = if size == 0 { State::Trailers(0) } else { State::ChunkData(size) };
                     }
                 },
-                State::Trailers => match trailers(rest)? {
-                    None => return Ok(Step::More { skip }),
-                    Some((map, taken)) => {
-                        self.0 = State::Done;
-                        return Ok(Step::End { skip: skip.saturating_add(taken), trailers: map });
-                    }
-                },
+                State::Trailers(searched) => {
+                    // A section that comes in small pieces is read once, when its end is there.
+                    let section = if section_ends(rest, searched) { trailers(rest)? } else { None };
+                    let Some((map, taken)) = section else { return Ok(Step::More { skip }) };
+                    self.0 = State::Done;
+                    return Ok(Step::End { skip: skip.saturating_add(taken), trailers: map });
+                }
             }
         }
     }
@@ -152,6 +154,8 @@ fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, DecodeError> {
 
 fn chunk_size(text: &[u8]) -> Result<u64, DecodeError> {
     let (digits, extension) = text.split_at(text.iter().position(|b| *b == b';').unwrap_or(text.len()));
+    // "Bad" white space before an extension is removed (RFC 9112 section 7.1.1); without an extension there is none.
+    let digits = if extension.is_empty() { digits } else { trim_end(digits) };
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(DecodeError("chunk size"));
     }
@@ -160,6 +164,13 @@ fn chunk_size(text: &[u8]) -> Result<u64, DecodeError> {
     }
     let text = std::str::from_utf8(digits).map_err(|_| DecodeError("chunk size"))?;
     u64::from_str_radix(text, 16).map_err(|_| DecodeError("chunk size"))
+}
+
+fn trim_end(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 type Trailers = Option<Box<HeaderMap>>;
@@ -185,6 +196,18 @@ fn trailers(input: &[u8]) -> Result<Option<(Trailers, usize)>, DecodeError> {
         Ok(httparse::Status::Partial) => Err(DecodeError("trailers too large")),
         Err(_) => Err(DecodeError("trailers")),
     }
+}
+
+/// Whether a section's end may be in `section`, whose first `searched` bytes were looked at before: an empty line, or more
+/// than is allowed. Each byte is looked at once.
+fn section_ends(section: &[u8], searched: &mut usize) -> bool {
+    let from = searched.saturating_sub(2);
+    *searched = section.len();
+    let fresh = section.get(from..).unwrap_or_default();
+    let empty_line = |rest: &[u8]| matches!(rest, [b'\n', b'\n', ..] | [b'\n', b'\r', b'\n', ..]);
+    matches!(section, [b'\n', ..] | [b'\r', b'\n', ..])
+        || section.len() >= MAX_TRAILERS
+        || (0..fresh.len()).any(|at| fresh.get(at..).is_some_and(empty_line))
 }
 
 /// The lexer forgives bare line feeds; a section of trailers ends where everybody else thinks it does.
@@ -234,6 +257,35 @@ mod tests {
         }
     }
 
+    /// `mend_07`: RFC 9112 section 7.1.1.
+    #[test]
+    fn mend_07_bad_white_space_before_an_extension_is_removed() {
+        for body in [&b"5 ;ext\r\nhello\r\n0\r\n\r\n"[..], b"5 \t; a = b\r\nhello\r\n0 ;x\r\n\r\n"] {
+            for piece in 1..body.len() {
+                assert_eq!(decode(body, piece).unwrap().0, b"hello");
+            }
+        }
+    }
+
+    #[test]
+    fn mend_13_trailers_in_single_bytes_are_read_once() {
+        let mut body = b"0\r\n".to_vec();
+        for n in 0..60 {
+            body.extend_from_slice(format!("X-{n}: {}\r\n", "v".repeat(200)).as_bytes());
+        }
+        body.extend_from_slice(b"\r\n");
+        assert_eq!(decode(&body, 1).unwrap().2.unwrap().len(), 60);
+        // The end is found wherever the pieces are cut.
+        let (mut decoder, mut searched) = (Decoder(State::Trailers(0)), 0);
+        let section = &body[3..];
+        for end in 0..section.len() {
+            let ended = section_ends(&section[..end], &mut searched);
+            assert!(!ended, "{end}");
+            assert_eq!(searched, end);
+        }
+        assert!(matches!(decoder.step(section), Ok(Step::End { .. })));
+    }
+
     #[test]
     fn malformed_chunks_are_refused() {
         for bad in [
@@ -253,7 +305,6 @@ mod tests {
             b"0\r\nX-A: 1\r\n folded\r\n\r\n",
             b"0\n\r\n",
             b"0\r\n\n",
-            b"0 ;x\r\n\r\n",
             b"+5\r\nhello\r\n",
             b"5\rhello\r\n",
             b"5;a\rb\r\nhello\r\n",

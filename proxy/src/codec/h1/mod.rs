@@ -6,6 +6,9 @@ pub(crate) mod field_list;
 /// Heads as received: lexed by `httparse`, then held to the rules it does not know.
 pub(crate) mod parse;
 
+/// What can be read of a head that was refused.
+pub(crate) mod outline;
+
 /// The request line: method, target, authority.
 mod target;
 

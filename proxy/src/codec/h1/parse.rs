@@ -10,19 +10,17 @@ use smallvec::SmallVec;
 
 use super::field_list::FieldList;
 use super::target;
+use crate::base::protocol::MAX_HEAD_FIELDS;
 use crate::codec::fields::{self, Role};
 
 /// Limits on a head. Exceeding one is answered with 431 (414 for the target).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Bytes of the whole head; at most 65,535.
+    /// Bytes of the whole head; at most [`MAX_HEAD_BYTES`](crate::base::protocol::MAX_HEAD_BYTES).
     pub(crate) bytes: usize,
-    /// Fields; at most [`MAX_FIELDS`].
+    /// Fields; at most [`MAX_HEAD_FIELDS`].
     pub(crate) fields: usize,
 }
-
-/// Upper bound of [`Limits::fields`].
-pub(crate) const MAX_FIELDS: usize = 128;
 
 /// Why a head was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +88,8 @@ pub(crate) struct Request {
     pub(crate) http10: bool,
     /// The sender allows another request on the connection.
     pub(crate) keep_alive: bool,
-    /// A switch to another protocol is asked for (h2c is not counted: it is dropped).
+    /// A switch to another protocol is asked for (h2c is not counted: it is dropped). The request may have content, which
+    /// ends before the other protocol begins (RFC 9110 section 7.8).
     pub(crate) upgrade: bool,
 }
 
@@ -102,7 +101,17 @@ pub(crate) struct Response {
     pub(crate) reason: Range<u16>,
     pub(crate) framing: Framing,
     pub(crate) keep_alive: bool,
+    /// Seconds for which the sender keeps the connection when it is idle, if it says so (`Keep-Alive: timeout=5`).
+    pub(crate) idle_secs: Option<u32>,
+    /// `Upgrade` is passed on: the protocols are switched (101), or the client is told to ask for that (426).
     pub(crate) upgrade: bool,
+}
+
+impl Response {
+    /// Whether the sender switches to another protocol.
+    pub(crate) const fn switches(&self) -> bool {
+        self.upgrade && self.status == 101
+    }
 }
 
 impl RawHead {
@@ -128,7 +137,7 @@ impl Drop for RawHead {
 pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, usize)>, HeadError> {
     let skipped = leading_empty_lines(input);
     let input = input.get(skipped..).unwrap_or_default();
-    let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEAD_FIELDS];
     let mut lexed = httparse::Request::new(&mut []);
     let length = match lexed.parse_with_uninit_headers(input, &mut slots) {
         Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
@@ -164,7 +173,7 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
     }
     let framing = facts.request_framing(http10)?;
     let keep_alive = if http10 { facts.keep_alive_token && !facts.close } else { !facts.close };
-    let upgrade = facts.upgrade_token && facts.upgrade && !http10 && framing == Framing::None;
+    let upgrade = facts.upgrade_token && facts.upgrade && !http10;
     facts.strip_upgrade(&mut fields, upgrade);
     let raw = RawHead { bytes, fields };
     let request = Request { raw, method, path, authority, framing, http10, keep_alive, upgrade };
@@ -173,15 +182,14 @@ pub(crate) fn request(input: &[u8], limits: Limits) -> Result<Option<(Request, u
 
 /// Parses the head of a reply to a request with method HEAD (`to_head`) or another one.
 pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Option<(Response, usize)>, HeadError> {
-    let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEAD_FIELDS];
     let mut lexed = httparse::Response::new(&mut []);
-    let length =
-        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut lexed, input, &mut slots) {
-            Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
-            Ok(httparse::Status::Partial) if input.len() < limits.bytes => return Ok(None),
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
-            Err(error) => return Err(lexical(error)),
-        };
+    let length = match response_rules().parse_response_with_uninit_headers(&mut lexed, input, &mut slots) {
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial) if input.len() < limits.bytes => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+        Err(error) => return Err(lexical(error)),
+    };
     let head = input.get(..length).unwrap_or_default();
     let (Some(status), Some(version)) = (lexed.code, lexed.version) else {
         return Err(HeadError::Lexical("status line"));
@@ -202,10 +210,17 @@ pub(crate) fn response(input: &[u8], to_head: bool, limits: Limits) -> Result<Op
     let framing = facts.response_framing(bodiless, http10)?;
     let keep_alive =
         (if http10 { facts.keep_alive_token && !facts.close } else { !facts.close }) && framing != Framing::UntilClose;
-    let upgrade = status == 101 && facts.upgrade;
+    let upgrade = matches!(status, 101 | 426) && facts.upgrade;
     facts.strip_upgrade(&mut fields, upgrade);
     let raw = RawHead { bytes: keep(head), fields };
-    Ok(Some((Response { raw, status, reason, framing, keep_alive, upgrade }, length)))
+    Ok(Some((Response { raw, status, reason, framing, keep_alive, idle_secs: facts.idle_secs, upgrade }, length)))
+}
+
+/// A proxy removes white space between a field's name and the colon from a response (RFC 9112 section 5.1).
+fn response_rules() -> httparse::ParserConfig {
+    let mut rules = httparse::ParserConfig::default();
+    rules.allow_spaces_after_header_name_in_responses(true);
+    rules
 }
 
 /// Up to two empty lines before a request line are forgiven (RFC 9112 section 2.2).
@@ -327,6 +342,7 @@ pub(super) struct Facts {
     upgrade_token: bool,
     upgrade: bool,
     h2c: bool,
+    idle_secs: Option<u32>,
 }
 
 impl Facts {
@@ -353,6 +369,7 @@ impl Facts {
                     facts.upgrade |= fields::list(value).next().is_some();
                     facts.h2c |= fields::list(value).any(|p| p.eq_ignore_ascii_case(b"h2c"));
                 }
+                Role::KeepAlive => facts.idle_secs = facts.idle_secs.or_else(|| idle_timeout(value)),
                 Role::End | Role::Expect | Role::Hop | Role::Te | Role::Identity | Role::Ours => {}
             }
         }
@@ -379,6 +396,10 @@ impl Facts {
             } else if matches!(fields::role(token), Role::Host | Role::ContentLength | Role::TransferEncoding) {
                 return Err(HeadError::Framing("connection nominates a framing field"));
             } else if fields::role(token) != Role::Te {
+                // More names than a head can have fields: each is compared with every field.
+                if nominated.len() >= MAX_HEAD_FIELDS {
+                    return Err(HeadError::TooLarge);
+                }
                 nominated.push(token);
             }
         }
@@ -424,4 +445,14 @@ impl Facts {
             }
         }
     }
+}
+
+/// The seconds of `timeout=N` in a `Keep-Alive` field.
+fn idle_timeout(value: &[u8]) -> Option<u32> {
+    fields::list(value).find_map(|parameter| {
+        let (name, seconds) = parameter.split_at(parameter.iter().position(|b| *b == b'=')?);
+        let seconds = std::str::from_utf8(fields::trim(seconds.get(1..)?)).ok()?;
+        let named = fields::trim(name).eq_ignore_ascii_case(b"timeout");
+        named.then(|| seconds.parse().ok()).flatten()
+    })
 }

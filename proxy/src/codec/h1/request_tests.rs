@@ -333,7 +333,8 @@ fn upgrades() {
         ("Connection: upgrade\r\nUpgrade: H2C, websocket\r\n", false),
         ("Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", false),
         ("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n", false),
-        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n", false),
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n", true),
+        ("Connection: upgrade\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\n", true),
     ] {
         let request = accepted("TN-05", with(fields));
         assert_eq!(request.upgrade, expected, "{fields:?}");

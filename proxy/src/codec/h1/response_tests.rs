@@ -31,7 +31,7 @@ fn ambiguous_or_malformed_replies_are_refused() {
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\nContent-Length: 6\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-A: 1\r\n folded\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-A: a\rb\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-A: a\x00b\r\n\r\n",
@@ -80,6 +80,35 @@ fn framing_and_reuse() {
     }
 }
 
+/// RFC 9112 section 5.1: a proxy removes the blank, and means the same field.
+#[test]
+fn mend_07_white_space_before_a_colon_is_removed() {
+    for blank in [" ", "\t", "  \t "] {
+        let head = format!("HTTP/1.1 200 OK\r\nX-Name{blank}: value\r\nContent-Length{blank}: 5\r\n\r\n");
+        let response = accepted(&head, false);
+        assert_eq!(response.framing, Framing::Length(5), "{blank:?}");
+        let fields: Vec<_> = response.raw.fields.iter().map(|f| response.raw.slice(&f.name)).collect();
+        assert_eq!(fields, [&b"X-Name"[..], b"Content-Length"], "{blank:?}");
+    }
+}
+
+#[test]
+fn mend_14_an_idle_time_is_read() {
+    for (fields, seconds) in [
+        ("Keep-Alive: timeout=5\r\n", Some(5)),
+        ("keep-alive: max=100, Timeout = 60\r\n", Some(60)),
+        ("Keep-Alive: timeout=0\r\n", Some(0)),
+        ("Keep-Alive: timeout=x\r\n", None),
+        ("Keep-Alive: timeout=99999999999999999999\r\n", None),
+        ("Keep-Alive: max=5\r\n", None),
+        ("Keep-Alive:\r\n", None),
+        ("", None),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
+        assert_eq!(accepted(&head, false).idle_secs, seconds, "{fields:?}");
+    }
+}
+
 #[test]
 fn a_switch_of_protocols() {
     let switch = |fields: &str| accepted(&format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n"), false).upgrade;
@@ -87,6 +116,10 @@ fn a_switch_of_protocols() {
     assert!(!switch("Connection: upgrade\r\nUpgrade: h2c\r\n"));
     assert!(!switch(""));
     assert!(!accepted("HTTP/1.1 200 OK\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", false).upgrade);
+    // 426 says which protocol is required (RFC 9110 section 15.5.22); nothing is switched.
+    let required = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nContent-Length: 0\r\n\r\n";
+    let required = accepted(required, false);
+    assert!(required.upgrade && !required.switches());
 }
 
 #[test]

@@ -22,19 +22,33 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+/// What a response's head says of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// Nothing: it takes another request, as those of HTTP/1.1 do.
+    Implied,
+    /// That it takes another request, to a client of HTTP/1.0 that asked for it.
+    KeepAlive,
+    /// That nothing else will be sent on it.
+    Close,
+}
+
 /// Writes a request's head.
 pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out: &mut Vec<u8>) {
     push(out, &[head.method().as_bytes(), b" ", edit.path().unwrap_or_else(|| head.path()).as_bytes()]);
     match edit.host().unwrap_or_else(|| head.authority()) {
         // A client of HTTP/1.0 that names no host: HTTP/1.1 has no way to say that which everybody accepts.
         "" => out.extend_from_slice(b" HTTP/1.0\r\n"),
-        authority => push(out, &[b" HTTP/1.1\r\nhost: ", authority.as_bytes(), b"\r\n"]),
+        authority => {
+            out.extend_from_slice(b" HTTP/1.1\r\n");
+            field(out, name(head.raw(), Role::Host, "host"), authority.as_bytes());
+        }
     }
     match head {
         RequestHead::H1(head) => {
             raw_fields(&head.raw, edit, framing == Framing::Same, out);
             if head.upgrade {
-                field(out, b"connection", b"upgrade");
+                field(out, name(&head.raw, Role::Connection, "connection"), b"upgrade");
             }
         }
         RequestHead::H2(head) => crumbled_fields(&head.raw, edit, out),
@@ -42,7 +56,8 @@ pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out:
     written(edit, out);
     if takes_trailers(head) {
         // It is about this connection, and every hop says it anew (RFC 9110 section 10.1.4).
-        push(out, &[b"te: trailers\r\nconnection: te\r\n"]);
+        field(out, name(head.raw(), Role::Te, "te"), b"trailers");
+        field(out, name(head.raw(), Role::Connection, "connection"), b"te");
     }
     if let Some(peer) = edit.peer {
         field(out, fields::PEER_HEADER.as_bytes(), peer.as_bytes());
@@ -51,8 +66,14 @@ pub(crate) fn request(head: &RequestHead, edit: Edit<'_>, framing: Framing, out:
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a reply's head. `close`: nothing else will be sent on the connection.
-pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, close: bool, out: &mut Vec<u8>) {
+/// Writes a response's head.
+pub(crate) fn response(
+    head: &ResponseHead,
+    edit: Edit<'_>,
+    framing: Framing,
+    persistence: Persistence,
+    out: &mut Vec<u8>,
+) {
     status_line(head.status(), reason(head), out);
     // Where there can be no body, nothing speaks of one (RFC 9110 section 8.6, RFC 9112 section 6.1).
     let same = framing == Framing::Same && !matches!(head.status(), 100..=199 | 204);
@@ -60,7 +81,7 @@ pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, cl
         ResponseHead::H1(head) => {
             raw_fields(&head.raw, edit, same, out);
             if head.upgrade {
-                field(out, b"connection", b"upgrade");
+                field(out, name(&head.raw, Role::Connection, "connection"), b"upgrade");
             }
         }
         ResponseHead::H2(head) => {
@@ -72,23 +93,30 @@ pub(crate) fn response(head: &ResponseHead, edit: Edit<'_>, framing: Framing, cl
     }
     written(edit, out);
     frame(framing, out);
-    if close {
-        out.extend_from_slice(b"connection: close\r\n");
+    if persistence == Persistence::Implied {
+        return out.extend_from_slice(b"\r\n");
+    }
+    end(persistence, name(head.raw(), Role::Connection, "connection"), out);
+}
+
+/// Ends a response's head.
+fn end(persistence: Persistence, name: &[u8], out: &mut Vec<u8>) {
+    match persistence {
+        Persistence::Implied => {}
+        Persistence::KeepAlive => field(out, name, b"keep-alive"),
+        Persistence::Close => field(out, name, b"close"),
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the head of a reply we make ourselves: status, fields, an empty or short body's length.
-pub(crate) fn own(status: u16, extra: &[(&str, &str)], length: usize, close: bool, out: &mut Vec<u8>) {
+/// Writes the head of a response we make ourselves, without content.
+pub(crate) fn own(status: u16, extra: &[(&str, &str)], persistence: Persistence, out: &mut Vec<u8>) {
     status_line(status, canonical(status).as_bytes(), out);
     for (name, value) in extra {
         field(out, name.as_bytes(), value.as_bytes());
     }
-    frame(Framing::Length(length as u64), out);
-    if close {
-        out.extend_from_slice(b"connection: close\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
+    frame(Framing::Length(0), out);
+    end(persistence, b"connection", out);
 }
 
 /// Writes the frame of one chunk around `data`.
@@ -121,6 +149,11 @@ fn takes_trailers(head: &RequestHead) -> bool {
     let says = |value: &[u8]| fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     let raw = head.raw();
     raw.fields.iter().any(|f| f.role == Role::Te && says(raw.slice(&f.value)))
+}
+
+/// The name of the field with this role as the head has it, for a field of ours in its place: some peers heed the case.
+fn name<'h>(raw: &'h RawHead, role: Role, usual: &'static str) -> &'h [u8] {
+    raw.fields.iter().find(|f| f.role == role).map_or(usual.as_bytes(), |f| raw.slice(&f.name))
 }
 
 fn reason(head: &ResponseHead) -> &[u8] {

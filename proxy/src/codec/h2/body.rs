@@ -37,6 +37,11 @@ impl Handle {
         self.engine.borrow_mut().reset(self.slot, H2Error::Given(code), Some(code));
     }
 
+    /// The field of the peer's head or trailers that ended the stream.
+    pub(super) fn fault(&self) -> Option<Box<str>> {
+        self.engine.borrow_mut().streams.get(self.slot)?.fault.clone()
+    }
+
     /// Waits until the stream fails. Cancel safe.
     pub(super) async fn gone(&self) {
         poll_fn(|cx| self.engine.borrow_mut().poll_gone(self.slot, cx)).await;
@@ -82,7 +87,11 @@ impl BodyReader {
         if self.done {
             return Ok(None);
         }
-        let piece = poll_fn(|cx| self.poll_piece(cx)).await?;
+        let piece = match poll_fn(|cx| self.poll_piece(cx)).await {
+            Ok(piece) => piece,
+            Err(H2Error::Given(_)) => return Err(BodyError::Rules(self.stream.fault())),
+            Err(error) => return Err(error.into()),
+        };
         Ok(match piece {
             Piece::Data(data, last) => {
                 self.lent = data.len();

@@ -11,7 +11,7 @@ use super::drive::{Event, Shared, Wire};
 use super::engine::Engine;
 use super::error::H2Error;
 use super::write;
-use crate::codec::h1::parse::{Limits, MAX_FIELDS};
+use crate::codec::h1::parse::Limits;
 use crate::codec::head::{Edit, RequestHead, ResponseHead};
 use crate::conn::Io;
 
@@ -29,9 +29,8 @@ pub(crate) type Driver = Pin<Box<dyn Future<Output = Result<(), H2Error>>>>;
 
 impl Connection {
     /// Says what is said first.
-    pub(crate) async fn connect(io: Io, max_header_bytes: u32) -> Result<(Self, Driver), H2Error> {
-        let bytes = usize::try_from(max_header_bytes).unwrap_or(usize::MAX).min(usize::from(u16::MAX));
-        let mut wire = Wire::new(io, Engine::new(false, Limits { bytes, fields: MAX_FIELDS }));
+    pub(crate) async fn connect(io: Io, limits: Limits) -> Result<(Self, Driver), H2Error> {
+        let mut wire = Wire::new(io, Engine::new(false, limits));
         poll_fn(|cx| wire.poll_greeting(cx)).await?;
         let connection = Self(Rc::clone(wire.engine()));
         let driver = async move {
@@ -107,6 +106,11 @@ pub(crate) enum Incoming {
 }
 
 impl ReplyReader {
+    /// The field of the response that ended the stream.
+    pub(crate) fn fault(&self) -> Option<Box<str>> {
+        self.0.fault()
+    }
+
     /// The next head. Cancel safe.
     pub(crate) async fn head(&self) -> Result<Incoming, H2Error> {
         let head = poll_fn(|cx| self.0.engine().borrow_mut().poll_head(self.0.slot(), cx)).await?;

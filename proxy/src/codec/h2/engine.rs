@@ -10,7 +10,8 @@ use std::task::{Context, Waker};
 use super::bucket::Bucket;
 use super::error::{H2Error, ResetCode};
 use super::frame::{self, Head, kind, setting};
-use super::head::{Refusal, Request};
+use super::head::{Refused, Request};
+use super::hpack::OVERHEAD;
 use super::hpack::decode::Decoder;
 use super::hpack::encode::Encoder;
 use super::stream::{GONE, READ, Streams, WRITE};
@@ -40,7 +41,7 @@ const FAREWELL: [u8; 8] = *b"farewell";
 /// A request that arrived, and its stream.
 pub(super) struct Arrived {
     pub(super) slot: usize,
-    pub(super) head: Result<Request, Refusal>,
+    pub(super) head: Result<Request, Refused>,
 }
 
 /// What the peer's settings allow.
@@ -182,7 +183,9 @@ impl Engine {
 
     fn greet(&mut self) {
         let most = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
-        let list = u32::try_from(self.limits.bytes).unwrap_or(u32::MAX);
+        // Senders count 32 bytes more for each field than its bytes (section 6.5.2); the limit is on the bytes.
+        let fields = self.limits.fields.saturating_mul(OVERHEAD);
+        let list = u32::try_from(self.limits.bytes.saturating_add(fields)).unwrap_or(u32::MAX);
         let first = if self.server { (setting::MAX_CONCURRENT_STREAMS, most) } else { (setting::ENABLE_PUSH, 0) };
         let settings = [
             first,

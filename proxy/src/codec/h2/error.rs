@@ -141,7 +141,7 @@ impl From<H2Error> for BodyError {
     fn from(error: H2Error) -> Self {
         match error {
             H2Error::Reset(code) => Self::Reset(code),
-            H2Error::Given(_) => Self::Rules,
+            H2Error::Given(_) => Self::Rules(None),
             H2Error::Lost(kind) => Self::Io(kind.into()),
             H2Error::Unsent | H2Error::TooLarge | H2Error::Told(_) | H2Error::Ended(_) => Self::Closed,
         }

@@ -12,6 +12,7 @@ use crate::codec::buffer;
 use crate::codec::fields::{self, Role};
 use crate::codec::h1::field_list::FieldList;
 use crate::codec::h1::parse::{Field, Limits, RawHead};
+use crate::codec::head::{self, Outline};
 
 /// The head of a request.
 #[derive(Debug)]
@@ -48,6 +49,27 @@ pub(crate) enum Refusal {
     TooLarge,
 }
 
+/// A request that was refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) cause: Refusal,
+    /// What could be read of it.
+    pub(crate) outline: Box<Outline>,
+    /// Which field is wrong, if it is one.
+    pub(crate) fault: Option<Box<str>>,
+}
+
+impl Request {
+    /// Refuses a request whose head is good by itself.
+    pub(crate) fn refused(&self, cause: Refusal) -> Refused {
+        let (method, path) = (self.raw.text(&self.method), self.raw.text(&self.path));
+        let grpc = self.raw.fields.iter().find_map(|f| grpc(self.raw.slice(&f.name), self.raw.slice(&f.value)));
+        let outline = Outline::new(method, path, self.raw.text(&self.authority), grpc);
+        Refused { cause, outline: Box::new(Outline { version: "HTTP/2", ..outline }), fault: None }
+    }
+}
+
 /// The fields of one block, as they come out of it.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent observations of one head")]
@@ -62,16 +84,30 @@ pub(crate) struct Collector {
     status: Option<Range<u16>>,
     host: Option<Range<u16>>,
     length: Option<u64>,
-    /// Name, value and overhead of each field (RFC 9113 section 6.5.2).
+    /// What the head takes as HTTP/1 writes it: one measure for both versions.
     size: usize,
+    /// Pieces of a cookie beyond the first: all of them are one field (RFC 9113 section 8.2.3).
+    crumbs: usize,
     /// A field that is no pseudo-header was seen.
     ordinary: bool,
+    /// A cookie was.
+    cookie: bool,
     pseudo: bool,
     /// A pseudo-header is not to be remembered by anybody.
     secret: bool,
     bad: bool,
     large: bool,
+    /// The content type of a gRPC call, from a field beyond the limits.
+    grpc: Option<Box<str>>,
+    /// The first field that is wrong, or beyond the limits.
+    fault: Option<Box<str>>,
 }
+
+/// Bytes of a name that are shown.
+const SHOWN: usize = 64;
+
+/// Least size that a piece of a cookie counts with, so that empty ones cost their sender more than they cost here.
+const LEAST_CRUMB: usize = 16;
 
 impl Collector {
     /// Collects what is within the limits, and beyond them only whether it is good.
@@ -88,11 +124,15 @@ impl Collector {
             host: None,
             length: None,
             size: 0,
+            crumbs: 0,
             ordinary: false,
+            cookie: false,
             pseudo: false,
             secret: false,
             bad: false,
             large: false,
+            grpc: None,
+            fault: None,
         }
     }
 
@@ -118,6 +158,7 @@ impl Collector {
             }
             Role::End
             | Role::Hop
+            | Role::KeepAlive
             | Role::Connection
             | Role::Host
             | Role::TransferEncoding
@@ -146,11 +187,34 @@ impl Collector {
     }
 
     /// The head of a request, if that is what the block holds.
-    pub(crate) fn request(mut self) -> Result<Request, Refusal> {
+    pub(crate) fn request(mut self) -> Result<Request, Refused> {
+        self.accept().map_err(|cause| {
+            let text = |range: Option<&Range<u16>>| String::from_utf8_lossy(self.slice(range)).into_owned();
+            let (method, path) = (text(self.method.as_ref()), text(self.path.as_ref()));
+            let authority = text(self.authority.as_ref().or(self.host.as_ref()));
+            let mut kept = self.fields.iter();
+            let found = kept.find_map(|f| grpc(self.slice(Some(&f.name)), self.slice(Some(&f.value))));
+            let grpc = found.or(self.grpc.as_deref());
+            let outline = Outline { version: "HTTP/2", ..Outline::new(&method, &path, &authority, grpc) };
+            Refused { cause, outline: Box::new(outline), fault: self.fault.take() }
+        })
+    }
+
+    /// Which field is wrong, or beyond the limits.
+    pub(crate) fn take_fault(&mut self) -> Option<Box<str>> {
+        self.fault.take()
+    }
+
+    /// Fields, as HTTP/1 counts them.
+    fn count(&self) -> usize {
+        self.fields.len().saturating_sub(self.crumbs)
+    }
+
+    fn accept(&mut self) -> Result<Request, Refusal> {
         if self.bad || self.status.is_some() {
             return Err(Refusal::Malformed);
         }
-        let count = self.fields.len().saturating_add(usize::from(self.authority.is_some()));
+        let count = self.count().saturating_add(usize::from(self.authority.is_some()));
         if self.large || count > self.limits.fields {
             return Err(Refusal::TooLarge);
         }
@@ -179,9 +243,9 @@ impl Collector {
     }
 
     /// The head of a reply, if that is what the block holds.
-    pub(crate) fn response(mut self) -> Option<Response> {
+    pub(crate) fn response(&mut self) -> Option<Response> {
         let request = [&self.method, &self.scheme, &self.path, &self.authority].iter().any(|part| part.is_some());
-        if self.bad || self.large || request || self.fields.len() > self.limits.fields {
+        if self.bad || self.large || request || self.count() > self.limits.fields {
             return None;
         }
         let [a, b, c] = *self.slice(self.status.as_ref()) else { return None };
@@ -193,8 +257,8 @@ impl Collector {
     }
 
     /// The trailers, if that is what the block holds.
-    pub(crate) fn trailers(self) -> Option<HeaderMap> {
-        if self.bad || self.large || self.pseudo || self.fields.len() > self.limits.fields {
+    pub(crate) fn trailers(&self) -> Option<HeaderMap> {
+        if self.bad || self.large || self.pseudo || self.count() > self.limits.fields {
             return None;
         }
         let mut map = HeaderMap::with_capacity(self.fields.len());
@@ -217,11 +281,38 @@ impl Drop for Collector {
 impl Sink for Collector {
     fn field(&mut self, Decoded { name, value, kind, good, secret }: Decoded<'_>) {
         self.bad |= !good;
-        self.size = self.size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(32);
-        if self.size > self.limits.bytes {
+        let crumb = name == b"cookie" && std::mem::replace(&mut self.cookie, true);
+        self.crumbs = self.crumbs.saturating_add(usize::from(crumb));
+        let cost = if crumb {
+            value.len().saturating_add("; ".len()).max(LEAST_CRUMB)
+        } else {
+            name.len().saturating_add(value.len()).saturating_add(": \r\n".len())
+        };
+        self.size = self.size.saturating_add(cost);
+        if self.size > self.limits.bytes || self.count() > self.limits.fields {
             self.large = true;
+            self.grpc = self.grpc.take().or_else(|| grpc(name, value).map(Into::into));
+            self.blame(name);
             return;
         }
+        self.keep(kind, name, value, secret);
+        if self.bad {
+            self.blame(name);
+        }
+    }
+}
+
+impl Collector {
+    /// Notes the name of the first field that is wrong.
+    fn blame(&mut self, name: &[u8]) {
+        if self.fault.is_none() {
+            let shown = name.get(..name.len().min(SHOWN)).unwrap_or_default();
+            self.fault = Some(String::from_utf8_lossy(shown).into());
+        }
+    }
+
+    /// Keeps a field that is within the limits.
+    fn keep(&mut self, kind: Kind, name: &[u8], value: &[u8], secret: bool) {
         match kind {
             Kind::Bad => self.bad = true,
             Kind::Field(role) => {
@@ -253,6 +344,11 @@ impl Sink for Collector {
             }
         }
     }
+}
+
+/// The content type of a gRPC call, if this field says so.
+fn grpc<'v>(name: &[u8], value: &'v [u8]) -> Option<&'v str> {
+    head::grpc(value).filter(|_| name == b"content-type")
 }
 
 /// A character of a token (RFC 9110 section 5.6.2).
@@ -287,12 +383,12 @@ mod tests {
             all.push((b":authority", authority));
         }
         all.extend_from_slice(more);
-        collect(LIMITS, &all).request().map(|_| ())
+        collect(LIMITS, &all).accept().map(|_| ())
     }
 
     #[test]
     fn a_request() {
-        let head = collect(LIMITS, &[&GOOD[..], &[(b"x-a", b"1"), (b"te", b"trailers")]].concat()).request().unwrap();
+        let head = collect(LIMITS, &[&GOOD[..], &[(b"x-a", b"1"), (b"te", b"trailers")]].concat()).accept().unwrap();
         assert_eq!(head.raw.text(&head.method), "GET");
         assert_eq!(head.raw.text(&head.path), "/f");
         assert_eq!(head.raw.text(&head.authority), "a.test");
@@ -302,28 +398,63 @@ mod tests {
     #[test]
     fn values_are_read_as_in_http1() {
         let more: [(&[u8], &[u8]); 2] = [(b"x-user", b" \tadmin\t "), (b"content-length", b" 5 ")];
-        let head = collect(LIMITS, &[&GOOD[..], &more].concat()).request().unwrap();
+        let head = collect(LIMITS, &[&GOOD[..], &more].concat()).accept().unwrap();
         assert_eq!(head.raw.text(&head.raw.fields[0].value), "admin");
         assert_eq!(head.length, Some(5));
     }
 
     #[test]
     fn as_many_fields_as_in_http1() {
-        let with = |count| collect(LIMITS, &[&GOOD[..], &vec![(&b"x"[..], &b"y"[..]); count]].concat()).request();
+        let with = |count| collect(LIMITS, &[&GOOD[..], &vec![(&b"x"[..], &b"y"[..]); count]].concat()).accept();
         assert!(with(99).is_ok(), "the authority counts as well");
         assert_eq!(with(100).unwrap_err(), Refusal::TooLarge, "one name many times is many fields");
     }
 
     #[test]
+    fn mend_08_the_pieces_of_a_cookie_are_one_field() {
+        let pieces = |count| vec![(&b"cookie"[..], &b"a=1"[..]); count];
+        let with = |count: usize, others: usize| {
+            let others = vec![(&b"x"[..], &b"y"[..]); others];
+            collect(LIMITS, &[&GOOD[..], &pieces(count), &others].concat()).accept().map(|head| head.raw.fields.len())
+        };
+        assert_eq!(with(120, 0), Ok(120));
+        assert_eq!(with(1_000, 98), Ok(1_098), "the authority is a field too");
+        assert_eq!(with(1_000, 99), Err(Refusal::TooLarge));
+        assert_eq!(with(5_000, 0), Err(Refusal::TooLarge), "they are bounded all the same");
+        let mut response = collect(LIMITS, &[&[(&b":status"[..], &b"200"[..])], &pieces(200)[..]].concat());
+        assert!(response.response().is_some());
+        assert!(collect(LIMITS, &pieces(200)).trailers().is_some());
+    }
+
+    #[test]
+    fn mend_08_a_head_has_the_size_it_has_in_http1() {
+        let many: Vec<(&[u8], &[u8])> = vec![(b"x-field", &[b'v'; 630]); 99];
+        assert!(collect(LIMITS, &[&GOOD[..], &many].concat()).accept().is_ok(), "63,459 bytes in HTTP/1");
+        let many: Vec<(&[u8], &[u8])> = vec![(b"x-field", &[b'v'; 651]); 99];
+        assert_eq!(collect(LIMITS, &[&GOOD[..], &many].concat()).accept().unwrap_err(), Refusal::TooLarge);
+    }
+
+    #[test]
+    fn mend_09_what_is_refused_is_known_as_far_as_it_was_read() {
+        let large = vec![b'v'; 70_000];
+        let fields: [(&[u8], &[u8]); 2] = [(b"x-large", &large), (b"content-type", b"application/grpc+proto")];
+        let refused = collect(LIMITS, &[&GOOD[..], &fields].concat()).request().unwrap_err();
+        assert_eq!((refused.cause, refused.fault.as_deref()), (Refusal::TooLarge, Some("x-large")));
+        let outline = refused.outline;
+        assert_eq!((&*outline.method, &*outline.path, &*outline.authority), ("GET", "/f", "a.test"));
+        assert_eq!(outline.grpc.as_deref(), Some("application/grpc+proto"));
+    }
+
+    #[test]
     fn the_decoded_size_is_bounded() {
         let limits = Limits { bytes: 300, fields: 100 };
-        assert!(collect(limits, &GOOD).request().is_ok());
+        assert!(collect(limits, &GOOD).accept().is_ok());
         let mut collector = collect(limits, &GOOD);
         for _ in 0..100_000 {
             collector.field(Decoded::of(b"x", &[b'a'; 50]));
         }
         assert!(collector.bytes.len() < 400);
-        assert_eq!(collector.request().unwrap_err(), Refusal::TooLarge);
+        assert_eq!(collector.accept().unwrap_err(), Refusal::TooLarge);
     }
 
     #[test]
@@ -372,7 +503,7 @@ mod tests {
         let lengths: [(&[u8], &[u8]); 2] = [(b"content-length", b"1"), (b"content-length", b"2")];
         assert_eq!(check(b"GET", b"/", b"a", &lengths), Err(Refusal::Malformed));
         let late = [&[(&b"x"[..], &b"1"[..])], &GOOD[..]].concat();
-        assert_eq!(collect(LIMITS, &late).request().unwrap_err(), Refusal::Malformed);
+        assert_eq!(collect(LIMITS, &late).accept().unwrap_err(), Refusal::Malformed);
     }
 
     #[test]

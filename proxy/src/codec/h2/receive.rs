@@ -220,8 +220,11 @@ impl Engine {
         self.taken = id;
         let mut head = fields.request();
         let length = head.as_ref().ok().and_then(|head| head.length);
-        if end && length.is_some_and(|length| length > 0) {
-            head = Err(Refusal::Malformed);
+        if let Ok(request) = &head
+            && end
+            && length.is_some_and(|length| length > 0)
+        {
+            head = Err(request.refused(Refusal::Malformed));
         }
         let window = self.peer.window;
         let (slot, stream) = self.streams.open(id);
@@ -246,17 +249,23 @@ impl Engine {
     }
 
     /// A reply's head, or trailers.
-    fn later_head(&mut self, slot: usize, id: u32, end: bool, fields: Collector) -> Result<(), Trouble> {
+    fn later_head(&mut self, slot: usize, id: u32, end: bool, mut fields: Collector) -> Result<(), Trouble> {
         let Some(stream) = self.streams.get(slot) else { return Ok(()) };
         if !stream.recv_open {
             return Err(OfStream(id, ResetCode::STREAM_CLOSED));
         }
         let malformed = OfStream(id, ResetCode::PROTOCOL);
         if self.server || stream.replied {
-            let (Some(trailers), true) = (fields.trailers(), end) else { return Err(malformed) };
+            let (Some(trailers), true) = (fields.trailers(), end) else {
+                stream.fault = fields.take_fault();
+                return Err(malformed);
+            };
             stream.trailers = Some(Box::new(trailers));
         } else {
-            let head = fields.response().ok_or(OfStream(id, ResetCode::PROTOCOL))?;
+            let Some(head) = fields.response() else {
+                stream.fault = fields.take_fault();
+                return Err(malformed);
+            };
             let interim = head.status < 200;
             let waiting: usize = stream.heads.iter().map(|head| head.raw.bytes.len()).sum();
             let most = self.limits.bytes.saturating_sub(head.raw.bytes.len());

@@ -9,7 +9,7 @@ use super::body::{BodyReader, BodyWriter, Handle};
 use super::drive::{Event, Wire};
 use super::engine::Engine;
 use super::error::{H2Error, ResetCode};
-use super::head::Refusal;
+use super::head::Refused;
 use super::hpack::encode::Encoder;
 use super::write;
 use crate::codec::h1::parse::Limits;
@@ -33,7 +33,7 @@ pub(crate) type Call = (RequestHead, BodyReader, Reply);
 pub(crate) enum Arrival {
     Call(Call),
     /// A request that breaks the rules: it is to be answered, or reset.
-    Refused(Refusal, Reply),
+    Refused(Refused, Reply),
 }
 
 impl Connection {

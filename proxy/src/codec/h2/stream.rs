@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::error::H2Error;
-use super::head::{Refusal, Request, Response};
+use super::head::{Refused, Request, Response};
 use crate::base::spare::{self, Spares};
 
 /// A received piece shorter than this that has to wait behind others is appended to them, so that it keeps no buffer
@@ -36,7 +36,7 @@ pub(super) struct Stream {
     /// The peer has said that it has sent everything.
     pub(super) complete: bool,
     /// The request that waits to be handed out.
-    pub(super) request: Option<Result<Request, Refusal>>,
+    pub(super) request: Option<Result<Request, Refused>>,
     /// We may still send on it.
     pub(super) send_open: bool,
     /// The final head of the reply has gone out (server) or come in (client).
@@ -47,6 +47,8 @@ pub(super) struct Stream {
     pub(super) queued: bool,
     /// Why it ended before its end.
     pub(super) error: Option<H2Error>,
+    /// The field of the peer's head or trailers that ended it.
+    pub(super) fault: Option<Box<str>>,
     /// Received heads that nobody took yet: interim ones and the final one.
     pub(super) heads: VecDeque<Response>,
     data: VecDeque<Bytes>,

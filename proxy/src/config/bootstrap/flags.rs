@@ -152,16 +152,16 @@ pub(super) struct Flags {
         help_heading = "Process"
     )]
     pub(super) max_connections: String,
-    /// Largest head of a request or reply, in bytes.
+    /// Largest head of a request or response, in bytes; at most 65535.
     #[arg(
         long,
         env = "TULLE_MAX_HEADER_BYTES",
-        default_value = "65536",
+        default_value = "65535",
         value_name = "BYTES",
         help_heading = "Process"
     )]
     pub(super) max_header_bytes: String,
-    /// Most header fields of a request or reply.
+    /// Most header fields of a request or response; at most 128.
     #[arg(long, env = "TULLE_MAX_HEADERS", default_value = "100", value_name = "NUMBER", help_heading = "Process")]
     pub(super) max_headers: String,
     /// Longest time for a client to send the head of a request.
@@ -173,6 +173,9 @@ pub(super) struct Flags {
     /// A reply of which the client takes nothing for this long is given up.
     #[arg(long, env = "TULLE_STALL_TIMEOUT", default_value = "5m", help_heading = "Process")]
     pub(super) stall_timeout: String,
+    /// A client that has ended its own direction gets no response after so long without a byte of it: it may have left.
+    #[arg(long, env = "TULLE_HALF_CLOSE_TIMEOUT", default_value = "30s", help_heading = "Process")]
+    pub(super) half_close_timeout: String,
     /// Admin listener; loopback only.
     #[arg(
         long,

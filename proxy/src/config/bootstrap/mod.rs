@@ -229,6 +229,8 @@ pub struct Limits {
     pub downstream_idle: Duration,
     /// Longest time a client may take nothing of a reply that is there for it.
     pub stall_timeout: Duration,
+    /// Longest time without a byte of a response whose client has ended its own direction.
+    pub half_close_timeout: Duration,
 }
 
 /// One bad setting.

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
+use crate::base::protocol::{MAX_HEAD_BYTES, MAX_HEAD_FIELDS};
+
 use super::app;
 use super::dns;
 use super::flags::Flags;
@@ -319,11 +321,13 @@ impl Reader {
     fn limits(&mut self, flags: &Flags) -> Limits {
         Limits {
             max_connections: self.one("max-connections", &flags.max_connections, 1, |t| number(t, 1..=10_000_000)),
-            max_header_bytes: self.one("max-header-bytes", &flags.max_header_bytes, 1, |t| number(t, 1024..=1 << 20)),
-            max_headers: self.one("max-headers", &flags.max_headers, 1, |t| number(t, 8..=10_000)),
+            max_header_bytes: self
+                .one("max-header-bytes", &flags.max_header_bytes, 1, |t| number(t, 1024..=MAX_HEAD_BYTES)),
+            max_headers: self.one("max-headers", &flags.max_headers, 1, |t| number(t, 8..=MAX_HEAD_FIELDS)),
             header_timeout: self.duration("header-timeout", &flags.header_timeout),
             downstream_idle: self.duration("idle-timeout", &flags.idle_timeout),
             stall_timeout: self.duration("stall-timeout", &flags.stall_timeout),
+            half_close_timeout: self.duration("half-close-timeout", &flags.half_close_timeout),
         }
     }
 }

@@ -48,6 +48,8 @@ struct Line<'r> {
     grpc_status: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'r str,
     duration_ms: f64,
     request_bytes: u64,
     response_bytes: u64,
@@ -74,6 +76,7 @@ impl<'r> Line<'r> {
             status: record.status,
             grpc_status: record.grpc_status,
             reason: record.reason.map(Reason::as_str),
+            detail: record.detail,
             duration_ms: millis(record.duration),
             request_bytes: record.request_bytes,
             response_bytes: record.response_bytes,
@@ -86,7 +89,7 @@ impl<'r> Line<'r> {
 }
 
 /// `TIME DIRECTION DOWNSTREAM PEER "METHOD AUTHORITY PATH PROTOCOL" STATUS grpc=N reason=R MSms REQUEST/RESPONSE
-/// UPSTREAM CLUSTER ROUTE attempts=N`; what is not there is `-`.
+/// UPSTREAM CLUSTER ROUTE attempts=N detail="D"`; what is not there is `-`, and no detail is left out.
 fn text(record: &AccessRecord<'_>, path: &str, out: &mut Vec<u8>) -> std::io::Result<()> {
     let (time, direction) = (Millis(record.time), record.direction.as_str());
     write!(out, "{time} {direction} {} ", canonical(record.downstream))?;
@@ -109,7 +112,18 @@ fn text(record: &AccessRecord<'_>, path: &str, out: &mut Vec<u8>) -> std::io::Re
         out.push(b' ');
         word(field, out);
     }
-    write!(out, " attempts={}", record.attempts)
+    write!(out, " attempts={}", record.attempts)?;
+    if !record.detail.is_empty() {
+        out.extend_from_slice(b" detail=\"");
+        let mut words = record.detail.split(' ');
+        word(words.next().unwrap_or_default(), out);
+        for next in words {
+            out.push(b' ');
+            word(next, out);
+        }
+        out.push(b'"');
+    }
+    Ok(())
 }
 
 /// Visible ASCII as it is; every other byte, quotes and backslashes as `\xNN`.

@@ -62,6 +62,8 @@ pub struct AccessRecord<'r> {
     pub grpc_status: Option<u8>,
     /// Why it did not go the ordinary way.
     pub reason: Option<Reason>,
+    /// What exactly was wrong.
+    pub detail: &'r str,
     /// From the first byte of the request to the last of the reply.
     pub duration: Duration,
     /// Bytes of the request's body, or sent by the downstream.

@@ -19,6 +19,7 @@ const RECORD: AccessRecord<'static> = AccessRecord {
     status: Some(503),
     grpc_status: None,
     reason: Some(Reason::ConnectRefused),
+    detail: "",
     duration: Duration::from_micros(12_345),
     request_bytes: 3,
     response_bytes: 4,
@@ -52,6 +53,18 @@ fn json() {
         "\n"
     );
     assert_eq!(line(AccessFormat::Json, false, &RECORD), expected);
+}
+
+#[test]
+fn mend_07_a_detail_is_text_that_stays_in_its_quotes() {
+    let record = AccessRecord { detail: "malformed head: field `a\" b`\n", ..RECORD };
+    let text = line(AccessFormat::Text, false, &record);
+    assert!(text.ends_with(" attempts=2 detail=\"malformed head: field `a\\x22 b`\\x0a\"\n"), "{text}");
+    let json = line(AccessFormat::Json, false, &record);
+    assert!(
+        json.contains(r#""reason":"connect_refused","detail":"malformed head: field `a\" b`\n","duration_ms""#),
+        "{json}"
+    );
 }
 
 #[test]

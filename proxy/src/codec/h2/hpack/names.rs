@@ -101,7 +101,7 @@ pub(crate) fn kind(name: &[u8]) -> Kind {
         };
     }
     match fields::role(name) {
-        Role::Connection | Role::TransferEncoding | Role::Upgrade => Kind::Bad,
+        Role::Connection | Role::KeepAlive | Role::TransferEncoding | Role::Upgrade => Kind::Bad,
         // What it asks for was never to be had here; the field is dropped.
         Role::Hop if name != b"http2-settings" => Kind::Bad,
         role @ (Role::End

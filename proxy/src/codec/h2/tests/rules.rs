@@ -107,7 +107,7 @@ fn the_length_that_a_head_says_is_the_bodys() {
 fn refused_heads_are_handed_out() {
     let mut engine = server();
     hear(&mut engine, &[written(kind::HEADERS, 5, 1, &[0x82, 0x86])]);
-    assert_eq!(engine.next_arrived().unwrap().head.unwrap_err(), Refusal::Malformed);
+    assert_eq!(engine.next_arrived().unwrap().head.unwrap_err().cause, Refusal::Malformed);
 }
 
 #[test]
