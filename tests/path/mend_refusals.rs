@@ -169,3 +169,21 @@ async fn mend_09_what_is_refused_before_it_is_a_request_is_recorded() {
         assert!(entry.process().line("\"GET a /bad HTTP/1.1\"").await.contains("field `X Y`"));
     }
 }
+
+#[tokio::test]
+async fn mend_09_grpc_web_over_http1_is_refused_in_its_own_terms() {
+    for lane in Lane::both(|_| Reply::ok("x")).await {
+        let kind = "application/grpc-web+proto";
+        let ask = |size: usize| {
+            let wide = "m".repeat(size);
+            format!("POST /a.B/C HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nX: {wide}\r\nContent-Length: 0\r\n\r\n")
+        };
+        let mut raw = lane.connect().await;
+        raw.send(ask(70_000)).await;
+        let reply = raw.response().await;
+        assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("8")), "{}: {reply:?}", lane.name);
+        let seen = (reply.header("content-type"), reply.header("connection"));
+        assert_eq!(seen, (Some(kind), Some("close")), "{}: {reply:?}", lane.name);
+        raw.expect_close().await;
+    }
+}

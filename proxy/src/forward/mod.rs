@@ -158,10 +158,12 @@ pub(crate) async fn request(
         }
         Err(Refused::Failure(reason)) => Err(Stop::Failed((*reason).into())),
         Err(Refused::Status(status)) => {
+            end_unread(body, reply);
             respond(cx, *status, head, reply, &progress).await;
             Ok(Attempted::Complete)
         }
         Err(Refused::Redirect(redirect)) => {
+            end_unread(body, reply);
             progress.status.set(redirect.status);
             let location = redirect.location(head.authority(), head.path());
             reply.redirect(redirect.status, &location, cx.direction.as_str()).await;
@@ -392,11 +394,16 @@ async fn conclude(
         reply.abort(reset.unwrap_or(ResetCode::INTERNAL));
         return End::Broken;
     }
+    end_unread(body, reply);
+    answer(cx, head, reply, progress, failure.reason).await;
+    if body.is_done() { End::Complete } else { End::Broken }
+}
+
+/// A request that is not read to its end is the last one of its connection, as the response says.
+fn end_unread(body: &BodyIn<'_>, reply: &mut Reply<'_>) {
     if !body.is_done() {
         reply.close();
     }
-    answer(cx, head, reply, progress, failure.reason).await;
-    if body.is_done() { End::Complete } else { End::Broken }
 }
 
 async fn answer(cx: &Context<'_>, head: &RequestHead, reply: &mut Reply<'_>, progress: &Progress, reason: Reason) {
