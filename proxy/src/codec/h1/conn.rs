@@ -101,7 +101,7 @@ impl Connection {
 
     /// The two halves of an exchange, as server: the request's body and the way back.
     pub(crate) const fn serve(&mut self, framing: Framing) -> (BodyReader<'_>, &Duplex) {
-        let body = BodyReader::new(&self.duplex, &mut self.received, framing);
+        let body = BodyReader::new(&self.duplex, &mut self.received, Decoder::new(framing));
         (body, &self.duplex)
     }
 
@@ -199,7 +199,7 @@ impl<'c> HeadReader<'c> {
 
     /// The reader of the body that follows the final head.
     pub(crate) const fn into_body(self, framing: Framing) -> BodyReader<'c> {
-        BodyReader::new(self.duplex, self.received, framing)
+        BodyReader::new(self.duplex, self.received, Decoder::of_response(framing))
     }
 }
 
@@ -215,8 +215,8 @@ pub(crate) struct BodyReader<'c> {
 }
 
 impl<'c> BodyReader<'c> {
-    const fn new(duplex: &'c Duplex, received: &'c mut Received, framing: Framing) -> Self {
-        Self { duplex, received, decoder: Decoder::new(framing), lent: 0, trailers: None }
+    const fn new(duplex: &'c Duplex, received: &'c mut Received, decoder: Decoder) -> Self {
+        Self { duplex, received, decoder, lent: 0, trailers: None }
     }
 
     /// The next piece. Cancel safe: a piece is consumed when the next one is asked for.

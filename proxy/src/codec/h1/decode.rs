@@ -25,7 +25,11 @@ pub(crate) struct DecodeError(&'static str);
 
 /// Follows one body.
 #[derive(Debug)]
-pub(crate) struct Decoder(State);
+pub(crate) struct Decoder {
+    state: State,
+    /// It is a response's: white space before the colon of a trailer is removed (RFC 9112 section 5.1).
+    of_response: bool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -64,24 +68,30 @@ pub(crate) enum Step {
 }
 
 impl Decoder {
-    /// A decoder for a body framed so.
+    /// A decoder for a request's body framed so.
     pub(crate) const fn new(framing: Framing) -> Self {
-        Self(match framing {
+        let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
-        })
+        };
+        Self { state, of_response: false }
+    }
+
+    /// A decoder for a response's.
+    pub(crate) const fn of_response(framing: Framing) -> Self {
+        Self { of_response: true, ..Self::new(framing) }
     }
 
     /// Whether the whole body was seen.
     pub(crate) const fn is_done(&self) -> bool {
-        matches!(self.0, State::Done)
+        matches!(self.state, State::Done)
     }
 
     /// Whether the end of the stream is a proper end of the body.
     pub(crate) const fn may_end_by_close(&self) -> bool {
-        matches!(self.0, State::UntilClose | State::Done)
+        matches!(self.state, State::UntilClose | State::Done)
     }
 
     /// Looks at the bytes at hand.
@@ -89,7 +99,7 @@ impl Decoder {
         let mut skip = 0usize;
         loop {
             let rest = input.get(skip..).unwrap_or_default();
-            match &mut self.0 {
+            match &mut self.state {
                 State::Done => return Ok(Step::End { skip, trailers: None }),
                 State::UntilClose if rest.is_empty() => return Ok(Step::More { skip }),
                 State::UntilClose => return Ok(Step::Data { skip, data: rest.len() }),
@@ -100,7 +110,7 @@ impl Decoder {
                     let data = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left = left.saturating_sub(data as u64);
                     if *left == 0 {
-                        self.0 = State::Done;
+                        self.state = State::Done;
                     }
                     return Ok(Step::Data { skip, data });
                 }
@@ -108,14 +118,14 @@ impl Decoder {
                     let data = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left = left.saturating_sub(data as u64);
                     if *left == 0 {
-                        self.0 = State::ChunkEnd;
+                        self.state = State::ChunkEnd;
                     }
                     return Ok(Step::Data { skip, data });
                 }
                 State::ChunkEnd => match rest {
                     [b'\r', b'\n', ..] => {
                         skip = skip.saturating_add(2);
-                        self.0 = State::ChunkSize;
+                        self.state = State::ChunkSize;
                     }
                     [] | [b'\r'] => return Ok(Step::More { skip }),
                     _ => return Err(DecodeError("no line end after a chunk")),
@@ -125,14 +135,14 @@ impl Decoder {
                     Some((text, taken)) => {
                         let size = chunk_size(text)?;
                         skip = skip.saturating_add(taken);
-                        self.0 = if size == 0 { State::Trailers(0) } else { State::ChunkData(size) };
+                        self.state = if size == 0 { State::Trailers(0) } else { State::ChunkData(size) };
                     }
                 },
                 State::Trailers(searched) => {
                     // A section that comes in small pieces is read once, when its end is there.
-                    let section = if section_ends(rest, searched) { trailers(rest)? } else { None };
+                    let section = if section_ends(rest, searched) { trailers(rest, self.of_response)? } else { None };
                     let Some((map, taken)) = section else { return Ok(Step::More { skip }) };
-                    self.0 = State::Done;
+                    self.state = State::Done;
                     return Ok(Step::End { skip: skip.saturating_add(taken), trailers: map });
                 }
             }
@@ -175,7 +185,7 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
 
 type Trailers = Option<Box<HeaderMap>>;
 
-fn trailers(input: &[u8]) -> Result<Option<(Trailers, usize)>, DecodeError> {
+fn trailers(input: &[u8], of_response: bool) -> Result<Option<(Trailers, usize)>, DecodeError> {
     if input.starts_with(b"\r\n") {
         return Ok(Some((None, 2)));
     }
@@ -194,8 +204,35 @@ fn trailers(input: &[u8]) -> Result<Option<(Trailers, usize)>, DecodeError> {
         }
         Ok(httparse::Status::Partial) if input.len() < MAX_TRAILERS => Ok(None),
         Ok(httparse::Status::Partial) => Err(DecodeError("trailers too large")),
+        Err(httparse::Error::HeaderName) if of_response => match without_blanks(input) {
+            Some((section, removed)) => {
+                let read = trailers(&section, false)?;
+                Ok(read.map(|(map, taken)| (map, taken.saturating_add(removed))))
+            }
+            None => Err(DecodeError("trailers")),
+        },
         Err(_) => Err(DecodeError("trailers")),
     }
+}
+
+/// A section without white space between names and colons, and how much that was; none where there is none.
+fn without_blanks(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let mut section = Vec::with_capacity(input.len());
+    let mut lines = input.split_inclusive(|b| *b == b'\n');
+    for line in lines.by_ref().take_while(|line| *line != b"\r\n") {
+        let (name, value) = line.split_at(line.iter().position(|b| *b == b':').unwrap_or(line.len()));
+        // A line that begins with a blank continues the one before it: that stays, and is refused.
+        section.extend_from_slice(if name.first().is_some_and(|b| *b == b' ' || *b == b'\t') {
+            name
+        } else {
+            trim_end(name)
+        });
+        section.extend_from_slice(value);
+    }
+    section.extend_from_slice(b"\r\n");
+    let whole = input.len().saturating_sub(lines.map(<[u8]>::len).sum());
+    let removed = whole.checked_sub(section.len())?;
+    (removed > 0).then_some((section, removed))
 }
 
 /// Whether a section's end may be in `section`, whose first `searched` bytes were looked at before: an empty line, or more
@@ -268,6 +305,21 @@ mod tests {
     }
 
     #[test]
+    fn mend_07_white_space_before_the_colon_of_a_trailer_is_removed_from_a_response() {
+        let body = b"0\r\nX-Sum : 11\r\nX-Other\t: a:b \r\n\r\nHTTP/1.1 200 OK\r\nX : y\r\n\r\n";
+        let Ok(Step::End { skip, trailers: Some(trailers) }) = Decoder::of_response(Framing::Chunked).step(body) else {
+            panic!("no trailers");
+        };
+        assert!(body[skip..].starts_with(b"HTTP/1.1"), "{skip}");
+        assert_eq!(trailers["x-sum"], "11");
+        assert_eq!(trailers["x-other"], "a:b");
+        assert!(Decoder::new(Framing::Chunked).step(body).is_err(), "a request's are refused");
+        for bad in [&b"0\r\n: x\r\n\r\n"[..], b"0\r\nA b : x\r\n\r\n", b"0\r\nX: y\r\n : z\r\n\r\n"] {
+            assert!(Decoder::of_response(Framing::Chunked).step(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn mend_13_trailers_in_single_bytes_are_read_once() {
         let mut body = b"0\r\n".to_vec();
         for n in 0..60 {
@@ -276,7 +328,8 @@ mod tests {
         body.extend_from_slice(b"\r\n");
         assert_eq!(decode(&body, 1).unwrap().2.unwrap().len(), 60);
         // The end is found wherever the pieces are cut.
-        let (mut decoder, mut searched) = (Decoder(State::Trailers(0)), 0);
+        let mut decoder = Decoder { state: State::Trailers(0), of_response: false };
+        let mut searched = 0;
         let section = &body[3..];
         for end in 0..section.len() {
             let ended = section_ends(&section[..end], &mut searched);
