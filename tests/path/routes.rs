@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tulle_control_plane::model::{Delta, Locality};
+use tulle_control_plane::model::{Delta, Locality, Problem};
 use tulle_control_plane::registry::Registry;
 use tulle_control_plane::source::file;
 use tulle_control_plane::translate::{ClientKind, Scope, Translator};
@@ -38,10 +38,16 @@ pub(crate) fn manifests(kind: &str, rules: &str) -> String {
 
 /// The resource that says where requests to `web` go, as the control plane makes it for the client `web` of `shop`.
 pub(crate) async fn translated(manifests: &str) -> tulle_proto::Any {
+    let (routes, problems) = translated_with_problems(manifests).await;
+    assert!(problems.is_empty(), "{problems:?}");
+    routes
+}
+
+/// The same of manifests with faults, and what is said of these.
+async fn translated_with_problems(manifests: &str) -> (tulle_proto::Any, Vec<Problem>) {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("mesh.yaml"), manifests).expect("a file");
     let (items, problems) = file::read(directory.path());
-    assert!(problems.is_empty(), "{problems:?}");
     let (registry, inputs) = Registry::start(1);
     let mut meshes = registry.subscribe();
     inputs[0].send(vec![Delta::Reset(items)]).await.expect("the registry runs");
@@ -54,7 +60,8 @@ pub(crate) async fn translated(manifests: &str) -> tulle_proto::Any {
         locality: Locality::default(),
         outbound_address: None,
     };
-    translator.resource(&mesh, &scope, ResourceType::Route, &mesh::name("web")).expect("routes").body
+    let routes = translator.resource(&mesh, &scope, ResourceType::Route, &mesh::name("web")).expect("routes").body;
+    (routes, problems)
 }
 
 /// A proxy whose requests to `web` are routed so, and the applications `one` and `two`, which say who they are.
@@ -67,6 +74,10 @@ struct Routed {
 
 impl Routed {
     async fn start(rules: &str) -> Self {
+        Self::with(translated(&manifests("HTTPRoute", rules)).await).await
+    }
+
+    async fn with(routes: tulle_proto::Any) -> Self {
         let application = |name: &'static str| {
             Upstream::http1(move |request| match request.path() {
                 "/slow" => Reply::never(),
@@ -80,7 +91,7 @@ impl Routed {
         for (name, app) in [("one", &one), ("two", &two)] {
             publish_http1_only(&control, &Service::http(&mesh::name(name)).endpoint(&app.addr().to_string(), None));
         }
-        control.set_any(ResourceType::Route, web.name(), translated(&manifests("HTTPRoute", rules)).await);
+        control.set_any(ResourceType::Route, web.name(), routes);
         let proxy = mesh::client(&control, &["web"]).await;
         Self { control, proxy, one, _two: two }
     }
@@ -243,4 +254,24 @@ async fn a_route_limits_the_time_of_a_request() {
     let answers = tokio::time::timeout(Duration::from_secs(60), mesh.ask("GET", "/slow", &[])).await;
     assert_eq!(answers.expect("an answer in time").map(|(status, _)| status), [504, 504]);
     mesh.expect("GET", "/", &[], 200, "one").await;
+}
+
+#[tokio::test]
+async fn mend_17_a_rule_that_is_not_carried_out_is_answered_with_500_and_the_others_work() {
+    let rules = "
+  - {matches: [{path: {value: /ext}}], filters: [{type: ExtensionRef, extensionRef: {group: a.b, kind: C, name: d}}], \
+     backendRefs: [{name: one, port: 80}]}
+  - {matches: [{path: {value: /blocked}}], backendRefs: [{name: missing, port: 80}]}
+  - {matches: [{path: {type: RegularExpression, value: '/admin/('}}], backendRefs: [{name: one, port: 80}]}
+  - {matches: [{path: {value: /late}}], timeouts: {request: soon}, backendRefs: [{name: one, port: 80}]}
+  - {backendRefs: [{name: two, port: 80}]}
+";
+    let (routes, problems) = translated_with_problems(&manifests("HTTPRoute", rules)).await;
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    let routed = Routed::with(routes).await;
+    for path in ["/ext", "/ext/a", "/blocked", "/admin/x", "/late"] {
+        routed.expect("GET", path, &[], 500, "").await;
+    }
+    routed.expect("GET", "/", &[], 200, "two").await;
+    routed.expect("GET", "/administration", &[], 200, "two").await;
 }
