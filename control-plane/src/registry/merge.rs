@@ -1,5 +1,6 @@
 //! Joins the objects of one service, or of one owner, into what readers see. Pure: index in, view and problems out.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -83,13 +84,27 @@ fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mu
             reason,
         ));
     }
+    let mut sliced: BTreeMap<_, Endpoint> = BTreeMap::new();
     for slice in index.slices.get(&service.key).into_iter().flat_map(BTreeMap::values) {
         for slice_port in slice.ports.iter().filter(|p| p.name == port.name) {
             for endpoint in &slice.endpoints {
-                let at = (endpoint.address, slice_port.port);
-                found.entry(at).or_insert_with(|| of_slice(index, endpoint, slice_port.port));
+                let new = of_slice(index, endpoint, slice_port.port);
+                // An address may be in two slices while it moves from one to the other. It serves when one says so.
+                // Source: the Kubernetes reference, "EndpointSlices", duplicate endpoints.
+                match sliced.entry((endpoint.address, slice_port.port)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(new);
+                    }
+                    Entry::Occupied(mut entry) if usable(new.health) > usable(entry.get().health) => {
+                        entry.insert(new);
+                    }
+                    Entry::Occupied(_) => {}
+                }
             }
         }
+    }
+    for (at, endpoint) in sliced {
+        found.entry(at).or_insert(endpoint);
     }
     let mut endpoints: Vec<_> = found.into_values().collect();
     one_family(index, service, &mut endpoints);
@@ -99,6 +114,15 @@ fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mu
         }
     }
     endpoints
+}
+
+/// How much an endpoint may be used; more is greater.
+const fn usable(health: Health) -> u8 {
+    match health {
+        Health::Ready => 2,
+        Health::Draining => 1,
+        Health::Unready => 0,
+    }
 }
 
 /// Leaves an instance with addresses of both families as one endpoint: in the family of the service's first address, as the

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tulle_proto::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use tulle_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
 use tulle_proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use tulle_proto::envoy::config::core::v3::{
@@ -54,6 +54,8 @@ pub(super) struct ClusterInput {
     outlier: Option<Outlier>,
     /// Identities a peer may have; only for Envoy, which has them here rather than with the endpoint.
     identities: Vec<Arc<str>>,
+    /// Envoy sends requests to unhealthy endpoints when fewer than half are healthy, unless it is told not to.
+    without_panic: bool,
 }
 
 pub(super) fn input(client: ClientKind, naming: &Naming, name: Arc<str>, subject: &Subject) -> ClusterInput {
@@ -79,6 +81,7 @@ pub(super) fn input(client: ClientKind, naming: &Naming, name: Arc<str>, subject
         // gRPC libraries know other kinds of it only.
         outlier: policy.outlier().filter(|_| client != ClientKind::Grpc),
         identities: accounts.filter_map(|account| naming.identity(account)).collect(),
+        without_panic: client == ClientKind::Envoy,
     }
 }
 
@@ -99,6 +102,10 @@ impl ClusterInput {
             }),
             connect_timeout: Some(wire::duration(self.connect_timeout)),
             lb_policy: lb_policy.into(),
+            common_lb_config: self.without_panic.then(|| CommonLbConfig {
+                healthy_panic_threshold: Some(Percent { value: 0.0 }),
+                ..CommonLbConfig::default()
+            }),
             circuit_breakers: Some(self.circuit_breakers()),
             outlier_detection: self.outlier.map(outlier_detection),
             typed_extension_protocol_options: self.http_options().into_iter().collect(),

@@ -37,12 +37,13 @@ pub(super) struct EndpointInput {
 }
 
 pub(super) fn input(scope: &Scope, naming: &Naming, name: Arc<str>, subject: &Subject) -> EndpointInput {
+    let endpoints = usable(scope.client, &subject.endpoints);
     let mut spread = subject.spread.clone();
     // A client that does not know its zone has no distances; cutting it off from endpoints would be worse.
     if scope.locality.zone.is_empty() {
         spread.levels.clear();
     }
-    let hinted = subject.endpoints.iter().any(|e| e.health == Health::Ready && e.is_for(&scope.locality.zone));
+    let hinted = endpoints.iter().any(|e| e.health == Health::Ready && e.is_for(&scope.locality.zone));
     let everywhere = spread.levels.is_empty() && !hinted;
     let from = if everywhere { Locality::default() } else { scope.locality.clone() };
     let identity = |account: &Account| Some((account.clone(), naming.identity(account)?));
@@ -52,9 +53,26 @@ pub(super) fn input(scope: &Scope, naming: &Naming, name: Arc<str>, subject: &Su
         spread,
         from,
         hinted,
-        endpoints: subject.endpoints.clone(),
+        endpoints,
         identities: subject.accounts.iter().filter_map(identity).collect(),
     }
+}
+
+/// The endpoints as a client of this kind can use them. Tulle's proxy sends requests to endpoints that are draining when
+/// no other is left; other clients do so only when these are said to be healthy. A gRPC client shares its calls between
+/// localities by weights, in which endpoints without calls may not count.
+fn usable(client: ClientKind, endpoints: &Arc<[Endpoint]>) -> Arc<[Endpoint]> {
+    if client == ClientKind::Tulle {
+        return endpoints.clone();
+    }
+    let has = |health| endpoints.iter().any(|endpoint| endpoint.health == health);
+    let last = if has(Health::Ready) { Health::Ready } else { Health::Draining };
+    let all = endpoints.iter().filter(|endpoint| client == ClientKind::Envoy || endpoint.health == last);
+    all.map(|endpoint| match endpoint.health == last {
+        true => Endpoint { health: Health::Ready, ..endpoint.clone() },
+        false => endpoint.clone(),
+    })
+    .collect()
 }
 
 impl EndpointInput {

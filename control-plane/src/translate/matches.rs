@@ -5,12 +5,18 @@ use tulle_proto::envoy::config::route::v3::{
 };
 use tulle_proto::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher};
 
+use tulle_proto::pattern;
+
 use crate::model::route::{Match, PathMatch, TextMatch, ValueMatch};
 
-pub(super) fn build(one: &Match) -> RouteMatch {
+/// The conditions; gRPC clients know no prefix of whole segments.
+pub(super) fn build(one: &Match, grpc_client: bool) -> RouteMatch {
     let path = match &one.path {
         PathMatch::Exact(path) => route_match::PathSpecifier::Path(path.to_string()),
         PathMatch::Prefix(prefix) if prefix.ends_with('/') => route_match::PathSpecifier::Prefix(prefix.to_string()),
+        PathMatch::Prefix(prefix) if grpc_client => {
+            route_match::PathSpecifier::SafeRegex(regex(&format!("{}(?:/.*)?", pattern::literal(prefix))))
+        }
         PathMatch::Prefix(prefix) => route_match::PathSpecifier::PathSeparatedPrefix(prefix.to_string()),
         PathMatch::Regex(text) => route_match::PathSpecifier::SafeRegex(regex(text)),
     };

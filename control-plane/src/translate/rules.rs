@@ -23,7 +23,7 @@ use tulle_proto::pattern;
 use super::input::Naming;
 use super::matches::{self, regex};
 use super::route::ActionInput;
-use super::scope::Scope;
+use super::scope::{ClientKind, Scope};
 use super::wire;
 use crate::model::route::{FieldChanges, Match, PathChange, PathMatch, Redirect, Rule};
 use crate::model::{Key, Port};
@@ -39,6 +39,7 @@ pub(super) struct RulesInput {
     routes: Vec<BoundRoute>,
     port: Port,
     domain: Arc<str>,
+    grpc_client: bool,
 }
 
 /// The routes of `port` for a client: those of its own namespace for it alone, and without any those for all. None when
@@ -49,7 +50,12 @@ pub(super) fn input(scope: &Scope, naming: &Naming, port: &PortView) -> Option<R
     if routes.is_empty() {
         routes = port.routes.iter().filter(|route| !route.consumer).cloned().collect();
     }
-    (!routes.is_empty()).then(|| RulesInput { routes, port: port.port, domain: naming.domain.clone() })
+    (!routes.is_empty()).then(|| RulesInput {
+        routes,
+        port: port.port,
+        domain: naming.domain.clone(),
+        grpc_client: scope.client == ClientKind::Grpc,
+    })
 }
 
 /// One match with all that belongs to it.
@@ -73,7 +79,7 @@ impl RulesInput {
         entries.sort_by_key(|entry| Reverse(entry.one.rank));
         let route = |Entry { one, rule, targets, bound }: &Entry<'_>| Route {
             name: format!("{}/{}", bound.object.kind, bound.object.key),
-            r#match: Some(matches::build(one)),
+            r#match: Some(matches::build(one, self.grpc_client)),
             request_headers_to_add: added(&rule.changes.request),
             request_headers_to_remove: removed(&rule.changes.request),
             response_headers_to_add: added(&rule.changes.reply),
@@ -131,7 +137,8 @@ impl RulesInput {
         // A scheme brings its port, and without one the port is the one that was asked.
         // Source: Gateway API, `HTTPRequestRedirectFilter.port`.
         let port = to.port.map_or_else(|| standard.unwrap_or_else(|| self.port.number()), Port::number);
-        let implied = port == standard.unwrap_or(80);
+        // Clients of a port that is not the scheme's own name it in their requests, and it would be kept.
+        let implied = port == standard.unwrap_or(80) && self.port.number() == 80;
         let path = to.path.as_ref().map(|change| match substitute(one, change) {
             Substitute::Prefix(with) => PathRewriteSpecifier::PrefixRewrite(with),
             Substitute::Regex(rewrite) => PathRewriteSpecifier::RegexRewrite(rewrite),

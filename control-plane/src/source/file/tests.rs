@@ -81,7 +81,7 @@ spec:
 }
 
 #[test]
-fn conditions_of_a_slice() {
+fn mend_19_conditions_of_a_slice() {
     let text = r#"
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -92,12 +92,16 @@ endpoints:
   - {addresses: [10.1.0.1]}
   - {addresses: [10.1.0.2], conditions: {ready: false}}
   - {addresses: [10.1.0.3], conditions: {ready: false, serving: true, terminating: true}}
+  - {addresses: [10.1.0.5], conditions: {terminating: true}}
+  - {addresses: [10.1.0.6], conditions: {ready: false, terminating: true}}
+  - {addresses: [10.1.0.7], conditions: {serving: true}}
   - {addresses: [10.1.0.4], conditions: {ready: true}, zone: a, nodeName: n, targetRef: {kind: Pod, name: p}}
 "#;
     let Object::EndpointSlice(slice) = objects(text).remove(0) else { panic!("not a slice") };
     let health: Vec<_> = slice.endpoints.iter().map(|e| e.health).collect();
-    assert_eq!(health, [Health::Ready, Health::Unready, Health::Draining, Health::Ready]);
-    assert_eq!(&*slice.endpoints[3].locality.zone, "a");
+    let (ready, unready, draining) = (Health::Ready, Health::Unready, Health::Draining);
+    assert_eq!(health, [ready, unready, draining, draining, unready, ready, ready]);
+    assert_eq!(&*slice.endpoints[6].locality.zone, "a");
 }
 
 #[test]

@@ -96,10 +96,12 @@ pub(in crate::source) fn endpoint_slice(at: &At<'_>, manifest: &EndpointSliceMan
 }
 
 impl Conditions {
-    /// Unknown readiness counts as ready, and a terminating endpoint may serve until it does not.
+    /// Unknown readiness counts as ready, unknown serving as what ready is, and a terminating endpoint may serve until it
+    /// does not.
     /// Source: `EndpointConditions` in the Kubernetes API reference.
     fn health(&self) -> Health {
-        match (self.ready.unwrap_or(true), self.serving.unwrap_or(false), self.terminating.unwrap_or(false)) {
+        let ready = self.ready.unwrap_or(true);
+        match (ready, self.serving.unwrap_or(ready), self.terminating.unwrap_or(false)) {
             (_, true, true) => Health::Draining,
             (true, _, false) => Health::Ready,
             (..) => Health::Unready,

@@ -4,6 +4,7 @@
 //! being `tulle`, `grpc` or `envoy`, with `+NAMESPACE` and `@REGION/ZONE` where they matter, and NAME `*` for everything of the type.
 //! `UPDATE_GOLDEN=1` writes the outputs anew; a difference in one is a change of the API.
 
+mod clients;
 mod render;
 mod touched;
 

@@ -13,7 +13,10 @@ use tulle_proto::discovery::{DiscoveryRequest, DiscoveryResponse};
 use tulle_proto::envoy::config::core::v3::Node;
 
 use super::state::{Answered, Entry, Held, TypeState};
-use super::{Heard, MAX_NAMES, Refused, Report, Sent, Session, Topics, World, check_name, has_wildcard};
+use super::{
+    Heard, MAX_NAMES, MAX_RESPONSE_BYTES, Refused, Report, Sent, Session, Topics, World, check_name, has_wildcard,
+    wire_size,
+};
 use crate::translate::Resource;
 
 /// State of a state-of-the-world stream.
@@ -252,11 +255,24 @@ fn full_set(state: &mut TypeState, ty: ResourceType, world: &dyn World, shrink: 
 /// What changed of the subscribed names. This variant has no way to say that one ceased to exist.
 fn changes(state: &mut TypeState, ty: ResourceType, world: &dyn World) -> Option<Found> {
     let mut resources = Vec::new();
-    for name in state.asked.union(&state.dirty) {
+    let mut bytes = 0_usize;
+    let names: Vec<Arc<str>> = state.asked.union(&state.dirty).cloned().collect();
+    let mut rest = Vec::new();
+    for name in &names {
         let Some(entry) = state.entries.get_mut(name) else { continue };
+        if !rest.is_empty() {
+            rest.push(name.clone());
+            continue;
+        }
         match world.resource(ty, name) {
             Some(resource) if entry.held.is(&resource.version) => {}
             Some(resource) => {
+                let size = wire_size(&resource);
+                if bytes.saturating_add(size) > MAX_RESPONSE_BYTES && !resources.is_empty() {
+                    rest.push(name.clone());
+                    continue;
+                }
+                bytes = bytes.saturating_add(size);
                 entry.held = Held::Version(resource.version.clone());
                 resources.push(resource);
             }
@@ -264,6 +280,8 @@ fn changes(state: &mut TypeState, ty: ResourceType, world: &dyn World) -> Option
         }
     }
     state.settle();
+    // What has no room follows when the client has answered.
+    state.dirty.extend(rest);
     if resources.is_empty() {
         return None;
     }

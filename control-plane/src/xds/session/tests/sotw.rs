@@ -231,3 +231,24 @@ fn bounds_end_the_stream() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_eq!(peer.session.on_request(subscribe(Route, &names)), Err(Refused::TooManyNames));
 }
+
+#[test]
+fn mend_20_endpoints_are_sent_in_responses_that_fit() {
+    let mut world = Script::new(&[]);
+    let names: Vec<String> = (0..5).map(|number| format!("service-{number}")).collect();
+    for name in &names {
+        world.put_sized(Endpoint, name, "1", 1 << 20);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut peer = Peer::default();
+    peer.first(Endpoint, &names);
+    let mut sent = 0;
+    while let Some(response) = peer.next(&world) {
+        let bytes: usize = response.resources.iter().map(|resource| resource.value.len()).sum();
+        assert!((1..=3 << 20).contains(&bytes), "{bytes}");
+        sent += response.resources.len();
+        assert_eq!(peer.next(&world), None, "the next one waits for the answer");
+        assert_eq!(peer.ack(&response, &names), Heard::Ack(Endpoint));
+    }
+    assert_eq!(sent, 5);
+}
