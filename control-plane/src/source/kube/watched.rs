@@ -1,5 +1,5 @@
-//! Manifests as types of the client library. Only what the model needs is parsed: managed fields and the rest are
-//! skipped in the reader and never held.
+//! Manifests as types of the client library. Each object is parsed by itself, so that one that makes no sense spoils
+//! nothing else. What an API server admits is no promise about numbers: it takes ports of any size in an EndpointSlice.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -8,10 +8,12 @@ use kube::api::{ApiResource, ObjectMeta};
 use kube::core::DynamicResourceScope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
+use super::tree;
 use crate::model::Key;
 use crate::source::object::{
-    EndpointSliceManifest, GrantManifest, GrpcRouteManifest, HttpRouteManifest, Meta, NamespaceManifest, NodeManifest,
+    EndpointSliceManifest, GrantManifest, GrpcRouteManifest, HttpRouteManifest, NamespaceManifest, NodeManifest,
     PodManifest, ServiceManifest, WorkloadManifest,
 };
 
@@ -23,39 +25,30 @@ pub(super) trait Manifest: DeserializeOwned + Clone + Debug + Send + Sync + 'sta
     const PLURAL: &'static str;
     /// Nothing but metadata is asked for.
     const METADATA_ONLY: bool = false;
-    /// The API does not vouch for the shape of the objects, as for kinds that are added to it.
-    const UNCHECKED: bool = false;
-
-    fn meta(&self) -> &Meta;
 }
 
 macro_rules! manifest {
-    ($type:ty, $group:literal, $version:literal, $kind:literal, $plural:literal, $metadata_only:literal, $unchecked:literal) => {
+    ($type:ty, $group:literal, $version:literal, $kind:literal, $plural:literal, $metadata_only:literal) => {
         impl Manifest for $type {
             const GROUP: &'static str = $group;
             const VERSION: &'static str = $version;
             const KIND: &'static str = $kind;
             const PLURAL: &'static str = $plural;
             const METADATA_ONLY: bool = $metadata_only;
-            const UNCHECKED: bool = $unchecked;
-
-            fn meta(&self) -> &Meta {
-                &self.metadata
-            }
         }
     };
 }
 
-manifest!(NamespaceManifest, "", "v1", "Namespace", "namespaces", true, false);
-manifest!(ServiceManifest, "", "v1", "Service", "services", false, false);
-manifest!(EndpointSliceManifest, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", false, false);
-manifest!(WorkloadManifest, "tulle.io", "v1alpha1", "Workload", "workloads", false, true);
-manifest!(HttpRouteManifest, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", false, true);
-manifest!(GrpcRouteManifest, "gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes", false, true);
+manifest!(NamespaceManifest, "", "v1", "Namespace", "namespaces", true);
+manifest!(ServiceManifest, "", "v1", "Service", "services", false);
+manifest!(EndpointSliceManifest, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", false);
+manifest!(WorkloadManifest, "tulle.io", "v1alpha1", "Workload", "workloads", false);
+manifest!(HttpRouteManifest, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", false);
+manifest!(GrpcRouteManifest, "gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes", false);
 // Every release of the Gateway API serves this version of it.
-manifest!(GrantManifest, "gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants", false, true);
-manifest!(PodManifest, "", "v1", "Pod", "pods", false, false);
-manifest!(NodeManifest, "", "v1", "Node", "nodes", true, false);
+manifest!(GrantManifest, "gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants", false);
+manifest!(PodManifest, "", "v1", "Pod", "pods", false);
+manifest!(NodeManifest, "", "v1", "Node", "nodes", true);
 
 /// An object of the API.
 #[derive(Clone, Debug)]
@@ -73,30 +66,22 @@ impl<T> Watched<T> {
     }
 }
 
-/// Enough to name an object whose rest makes no sense.
-#[derive(Deserialize)]
-struct Named {
-    metadata: Meta,
-}
-
 impl<'de, T: Manifest> Deserialize<'de> for Watched<T> {
+    /// Takes any JSON: an object that makes no sense is one with a reason, and never the end of a list or watch.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if !T::UNCHECKED {
-            let manifest = T::deserialize(deserializer)?;
-            return Ok(Self { meta: identity(manifest.meta()), manifest: Ok(manifest) });
-        }
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let meta = identity(&Named::deserialize(&value).map_err(serde::de::Error::custom)?.metadata);
+        let value = tree::bounded(deserializer)?;
+        let meta = identity(&value);
         Ok(Self { meta, manifest: T::deserialize(value).map_err(|error| error.to_string()) })
     }
 }
 
-/// What the client library reads of an object.
-fn identity(meta: &Meta) -> ObjectMeta {
+/// What the client library reads of an object, as far as it is there.
+fn identity(object: &Value) -> ObjectMeta {
+    let text = |name: &str| object.pointer(name).and_then(Value::as_str).map(str::to_owned);
     ObjectMeta {
-        name: Some(meta.name().to_owned()),
-        namespace: meta.namespace().map(str::to_owned),
-        resource_version: meta.resource_version().map(str::to_owned),
+        name: text("/metadata/name"),
+        namespace: text("/metadata/namespace"),
+        resource_version: text("/metadata/resourceVersion"),
         ..ObjectMeta::default()
     }
 }

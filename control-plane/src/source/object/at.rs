@@ -1,5 +1,6 @@
 //! Where something that was written stands, so that a problem can say so. Objects of an API stand nowhere.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
 use crate::model::problem::{Place, Problem, Severity};
-use crate::model::{Object, ObjectRef};
+use crate::model::{Object, ObjectRef, Port};
 
 /// The last good value of an object of the same origin.
 pub(in crate::source) type LastGood<'a> = &'a dyn Fn(&ObjectRef) -> Option<Object>;
@@ -23,6 +24,22 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Spanned::deserialize(deserializer).map(|Spanned { value, defined, .. }| Self { value, at: defined })
     }
+}
+
+/// A number as wide as those of JSON: one that is out of range is a fault of its field, not of the whole text.
+pub(in crate::source) type Number = Located<i64>;
+
+impl Number {
+    /// The port with this number, or why it is none.
+    pub(in crate::source) fn port(&self) -> Result<Port, String> {
+        let port = u16::try_from(**self).ok().and_then(Port::new);
+        port.ok_or_else(|| format!("{} is not a port: ports are from 1 to 65535", **self))
+    }
+}
+
+/// An address as it is compared: an IPv4 address within IPv6 (`::ffff:10.1.2.3`) is the IPv4 address.
+pub(in crate::source) fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 impl<T> Deref for Located<T> {

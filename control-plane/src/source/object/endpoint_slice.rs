@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Converted;
-use super::at::{At, Located};
+use super::at::{At, Located, Number};
 use super::meta::Meta;
 use crate::model::endpoint::{SliceEndpoint, SlicePort};
-use crate::model::{EndpointSlice, Health, Kind, Locality, Object, ObjectRef, Port, Problem, Protocol, Severity};
+use crate::model::{EndpointSlice, Health, Kind, Locality, Object, ObjectRef, Problem, Protocol, Severity};
 
 /// Label that names the service a slice belongs to.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -56,7 +56,7 @@ struct Conditions {
 #[serde(rename_all = "camelCase")]
 struct PortManifest {
     name: Option<String>,
-    port: Option<Located<u16>>,
+    port: Option<Number>,
     protocol: Option<String>,
     app_protocol: Option<String>,
 }
@@ -110,7 +110,7 @@ impl Conditions {
 }
 
 fn address(at: &At<'_>, object: &ObjectRef, text: &Located<String>) -> Result<IpAddr, Problem> {
-    text.parse().map_err(|_| {
+    super::at::address(text).ok_or_else(|| {
         let reason = format!("\"{}\" is not an IP address", text.as_str());
         at.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3")
     })
@@ -124,9 +124,7 @@ fn ports(at: &At<'_>, object: &ObjectRef, manifest: &EndpointSliceManifest) -> R
         let Some(number) = &written.port else {
             continue;
         };
-        let Some(port) = Port::new(**number) else {
-            return Err(at.error(object, "ports.port", &number.at, "0 is not a port"));
-        };
+        let port = number.port().map_err(|reason| at.error(object, "ports.port", &number.at, reason))?;
         let name = written.name.as_deref().unwrap_or_default();
         let protocol = Protocol::declared(written.app_protocol.as_deref(), name);
         ports.push(SlicePort { name: name.into(), port, protocol });

@@ -24,7 +24,6 @@ pub(in crate::source) struct Meta {
     deletion_timestamp: Option<String>,
     uid: Option<String>,
     generation: Option<i64>,
-    resource_version: Option<String>,
 }
 
 impl Meta {
@@ -61,21 +60,6 @@ impl Meta {
 
     pub(super) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key)?.as_ref().map(|value| value.as_str())
-    }
-
-    /// Its name as written.
-    pub(in crate::source) fn name(&self) -> &str {
-        self.name.as_str()
-    }
-
-    /// Its namespace as written.
-    pub(in crate::source) fn namespace(&self) -> Option<&str> {
-        self.namespace.as_ref().map(|namespace| namespace.as_str())
-    }
-
-    /// The version an API gave it.
-    pub(in crate::source) fn resource_version(&self) -> Option<&str> {
-        self.resource_version.as_deref()
     }
 
     pub(super) fn uid(&self) -> Option<Arc<str>> {

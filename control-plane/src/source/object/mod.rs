@@ -15,13 +15,13 @@ mod workload;
 use std::sync::Arc;
 
 use crate::model::{Kind, Namespace, Object, Problem};
+use meta::Meta;
 
 pub(super) use at::{At, LastGood, Located};
 pub(super) use endpoint_slice::{EndpointSliceManifest, endpoint_slice};
 pub(super) use gateway::{
     Exact, GrantManifest, GrpcRouteManifest, HttpRouteManifest, RouteManifest, RuleShape, grant, grpc_route, http_route,
 };
-pub(super) use meta::Meta;
 pub(super) use pod::{NodeManifest, Pod, PodManifest, node, pod};
 pub(super) use service::{ServiceManifest, service};
 pub(super) use workload::{WorkloadManifest, workload};

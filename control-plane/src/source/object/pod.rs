@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::at::At;
+use super::at::{At, Number, address};
 use super::meta::Meta;
 use super::workload::DEFAULT_ACCOUNT;
 use crate::model::workload::WorkloadPort;
-use crate::model::{Health, Kind, Locality, Port, Problem, Protocol, Workload};
+use crate::model::{Health, Kind, Locality, Problem, Protocol, Workload};
 
 /// Container of the proxy.
 const PROXY: &str = "tulle-proxy";
@@ -57,7 +57,7 @@ struct Container {
 #[serde(rename_all = "camelCase")]
 struct ContainerPort {
     name: Option<String>,
-    container_port: u16,
+    container_port: Number,
     protocol: Option<String>,
 }
 
@@ -144,7 +144,7 @@ impl Spec {
         let ports = containers.flat_map(|container| container.ports.iter().flatten().filter(tcp));
         let port = |written: &ContainerPort| {
             let name = written.name.as_deref().unwrap_or_default();
-            let port = Port::new(written.container_port)?;
+            let port = written.container_port.port().ok()?;
             Some(WorkloadPort { name: name.into(), port, protocol: Protocol::declared(None, name) })
         };
         ports.filter_map(port).collect()
@@ -161,7 +161,7 @@ impl Status {
 fn addresses(status: &Status) -> Vec<IpAddr> {
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
     let mut addresses = Vec::new();
-    for address in all.filter_map(|ip| ip.parse().ok()) {
+    for address in all.filter_map(address) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -9,7 +9,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
 use super::Converted;
-use super::at::{At, LastGood, Located};
+use super::at::{At, LastGood, Located, Number};
 use super::meta::Meta;
 use crate::model::service::{ServicePort, TargetPort};
 use crate::model::{Kind, Object, ObjectRef, Port, Problem, Protocol, Service, Severity};
@@ -40,7 +40,7 @@ struct Spec {
 #[serde(rename_all = "camelCase")]
 struct PortManifest {
     name: Option<String>,
-    port: Located<u16>,
+    port: Number,
     protocol: Option<String>,
     app_protocol: Option<String>,
     target_port: Option<Located<NumberOrName>>,
@@ -117,7 +117,7 @@ fn cluster_ips(at: &At<'_>, object: &ObjectRef, spec: &Spec) -> Result<Vec<IpAdd
     };
     let mut addresses = Vec::new();
     for (field, text) in written.into_iter().filter(|(_, text)| !["None", ""].contains(&text.as_str())) {
-        let address = text.parse().map_err(|_| {
+        let address = super::at::address(text).ok_or_else(|| {
             let reason = format!("\"{}\" is not an IP address", text.as_str());
             at.error(object, field, &text.at, reason).example("10.96.0.12")
         })?;
@@ -140,9 +140,7 @@ fn ports(
             problems.push(Problem::new(Severity::Info, object.clone(), &field("protocol"), reason));
             continue;
         }
-        let Some(port) = Port::new(*written.port) else {
-            return Err(at.error(object, &field("port"), &written.port.at, "0 is not a port"));
-        };
+        let port = written.port.port().map_err(|reason| at.error(object, &field("port"), &written.port.at, reason))?;
         if ports.iter().any(|known| known.port == port) {
             let reason = format!("port {port} is in the list twice");
             return Err(at.error(object, &field("port"), &written.port.at, reason));

@@ -9,10 +9,10 @@ use serde::de::IgnoredAny;
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 
 use super::Converted;
-use super::at::{At, Located};
+use super::at::{At, Located, Number};
 use super::meta::Meta;
 use crate::model::workload::WorkloadPort;
-use crate::model::{Health, Key, Kind, Locality, Object, ObjectRef, Port, Problem, Protocol, Workload};
+use crate::model::{Health, Key, Kind, Locality, Object, ObjectRef, Problem, Protocol, Workload};
 
 /// Largest weight: as much as Envoy and gRPC clients can add up over a thousand endpoints.
 const MAX_WEIGHT: u32 = 10_000;
@@ -45,7 +45,7 @@ struct Spec {
     ports: Vec<PortManifest>,
     region: Option<String>,
     zone: Option<String>,
-    weight: Option<Located<u32>>,
+    weight: Option<Number>,
     meshed: Option<bool>,
     #[serde(default)]
     health: HealthManifest,
@@ -55,7 +55,7 @@ struct Spec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PortManifest {
     name: Option<String>,
-    port: Located<u16>,
+    port: Number,
     protocol: Option<String>,
     app_protocol: Option<String>,
 }
@@ -73,11 +73,11 @@ pub(in crate::source) fn workload(at: &At<'_>, manifest: &WorkloadManifest) -> R
     let object = manifest.metadata.reference(at, Kind::Workload)?;
     let spec = &manifest.spec;
     let weight = match &spec.weight {
-        Some(weight) if !(1..=MAX_WEIGHT).contains(&**weight) => {
-            let reason = format!("a weight is from 1 to {MAX_WEIGHT}");
-            return Err(at.error(&object, "spec.weight", &weight.at, reason));
+        Some(weight) => {
+            let wrong = || at.error(&object, "spec.weight", &weight.at, format!("a weight is from 1 to {MAX_WEIGHT}"));
+            let number = u32::try_from(**weight).ok().filter(|number| (1..=MAX_WEIGHT).contains(number));
+            number.ok_or_else(wrong)?
         }
-        Some(weight) => **weight,
         None => 1,
     };
     let workload = Workload {
@@ -108,7 +108,7 @@ fn addresses(at: &At<'_>, object: &ObjectRef, written: &Located<Vec<Located<Stri
         let wrong =
             |reason: String| at.error(object, "spec.addresses", &text.at, reason).example("[10.1.2.3, \"fd00::3\"]");
         let address =
-            text.parse::<IpAddr>().map_err(|_| wrong(format!("\"{}\" is not an IP address", text.as_str())))?;
+            super::at::address(text).ok_or_else(|| wrong(format!("\"{}\" is not an IP address", text.as_str())))?;
         if address.is_unspecified() || address.is_multicast() {
             return Err(wrong(format!("{address} is not an address of a workload")));
         }
@@ -146,9 +146,7 @@ fn ports(at: &At<'_>, object: &ObjectRef, written: &[PortManifest]) -> Result<Ve
     let mut ports = Vec::new();
     for (index, written) in written.iter().enumerate() {
         let field = format!("spec.ports[{index}].port");
-        let Some(port) = Port::new(*written.port) else {
-            return Err(at.error(object, &field, &written.port.at, "0 is not a port"));
-        };
+        let port = written.port.port().map_err(|reason| at.error(object, &field, &written.port.at, reason))?;
         if written.protocol.as_deref().is_some_and(|transport| transport != "TCP") {
             continue;
         }

@@ -7,9 +7,9 @@ use serde::de::IgnoredAny;
 
 use super::Asked;
 use super::text;
+use crate::model::Problem;
 use crate::model::route::{Changes, FieldChanges, PathChange, Redirect};
-use crate::model::{Port, Problem};
-use crate::source::object::at::Located;
+use crate::source::object::at::{Located, Number};
 use tulle_proto::fields;
 
 /// A filter as written: its type, and the part that this type has.
@@ -52,8 +52,8 @@ struct RedirectManifest {
     scheme: Option<Located<String>>,
     hostname: Option<Located<String>>,
     path: Option<PathManifest>,
-    port: Option<Located<u16>>,
-    status_code: Option<Located<u16>>,
+    port: Option<Number>,
+    status_code: Option<Number>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -200,19 +200,15 @@ fn read_redirect(asked: &Asked<'_>, written: &RedirectManifest) -> Result<Redire
         }
         scheme => scheme.as_ref().map(|scheme| scheme.as_str().into()),
     };
-    let port = match &written.port {
-        Some(port) => {
-            let wrong = || asked.part("port").wrong(port, "0 is not a port").example("8443");
-            Some(Port::new(**port).ok_or_else(wrong)?)
-        }
-        None => None,
-    };
+    let port = |port: &Number| port.port().map_err(|reason| asked.part("port").wrong(port, reason).example("8443"));
+    let port = written.port.as_ref().map(port).transpose()?;
     let status = match &written.status_code {
-        Some(status) if ![301, 302, 303, 307, 308].contains(&**status) => {
-            let reason = format!("{} is not one of 301, 302, 303, 307 and 308", **status);
-            return Err(asked.part("statusCode").wrong(status, reason).example("301"));
+        Some(status) => {
+            let known = [301, 302, 303, 307, 308].into_iter().find(|known| i64::from(*known) == **status);
+            let reason = || format!("{} is not one of 301, 302, 303, 307 and 308", **status);
+            known.ok_or_else(|| asked.part("statusCode").wrong(status, reason()).example("301"))?
         }
-        status => status.as_ref().map_or(302, |status| **status),
+        None => 302,
     };
     let host = written.hostname.as_ref();
     Ok(Redirect {

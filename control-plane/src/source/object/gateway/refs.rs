@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use super::Asked;
 use crate::model::route::{Backend, Parent, To};
 use crate::model::{Key, Port, Problem};
-use crate::source::object::at::Located;
+use crate::source::object::at::{Located, Number};
 
 /// Group of a parent that names none.
 /// Source: Gateway API, `ParentReference.group`.
@@ -16,7 +16,7 @@ const GROUP: &str = "gateway.networking.k8s.io";
 
 /// Largest weight.
 /// Source: Gateway API, `BackendRef.weight`.
-const MAX_WEIGHT: u32 = 1_000_000;
+const MAX_WEIGHT: i64 = 1_000_000;
 
 /// A reference to a parent, as written.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,7 +27,7 @@ pub(super) struct ParentManifest {
     namespace: Option<String>,
     name: String,
     section_name: Option<String>,
-    port: Option<Located<u16>>,
+    port: Option<Number>,
 }
 
 /// A reference to a destination, as written.
@@ -38,8 +38,8 @@ pub(super) struct BackendManifest {
     kind: Option<String>,
     namespace: Option<String>,
     name: Located<String>,
-    port: Option<Located<u16>>,
-    weight: Option<Located<u32>>,
+    port: Option<Number>,
+    weight: Option<Number>,
     filters: Option<Vec<IgnoredAny>>,
 }
 
@@ -133,11 +133,11 @@ pub(super) fn backends(asked: &Asked<'_>, written: Option<&Vec<BackendManifest>>
             return Err(asked.part("filters").fault(reason));
         }
         let weight = match &written.weight {
-            Some(weight) if **weight > MAX_WEIGHT => {
-                let reason = format!("a weight is from 0 to {MAX_WEIGHT}");
-                return Err(asked.part("weight").wrong(weight, reason).example("90"));
+            Some(weight) => {
+                let number = u32::try_from(**weight).ok().filter(|_| **weight <= MAX_WEIGHT);
+                let reason = || format!("a weight is from 0 to {MAX_WEIGHT}");
+                number.ok_or_else(|| asked.part("weight").wrong(weight, reason()).example("90"))?
             }
-            Some(weight) => **weight,
             None => 1,
         };
         backends.push(Backend { to: to(&asked, written)?, weight });
@@ -160,6 +160,6 @@ fn to(asked: &Asked<'_>, written: &BackendManifest) -> Result<To, Problem> {
     Ok(To::Service(Key::new(namespace, written.name.as_str()), number(asked, port)?))
 }
 
-fn number(asked: &Asked<'_>, port: &Located<u16>) -> Result<Port, Problem> {
-    Port::new(**port).ok_or_else(|| asked.part("port").wrong(port, "0 is not a port").example("80"))
+fn number(asked: &Asked<'_>, port: &Number) -> Result<Port, Problem> {
+    port.port().map_err(|reason| asked.part("port").wrong(port, reason).example("80"))
 }
