@@ -10,15 +10,19 @@ use crate::model::service::ServicePort;
 use crate::model::{Key, Kind, ObjectRef, Port, Problem, Route, Service, Severity};
 use crate::registry::index::Index;
 
-/// The routes in force on a port, the oldest first.
+/// The routes in force on a port, the oldest first. For the clients of each namespace the kind of its oldest route counts,
+/// so that routes of one namespace change nothing for the clients of another.
 pub(in crate::registry) fn bind(index: &Index, service: &Service, port: &ServicePort) -> Arc<[BoundRoute]> {
     if !index.protocol(service, port).is_http() {
         return Arc::default();
     }
     let routes = index.routes.of(&service.key);
-    let here = |route: &&&Arc<Route>| claims(route, service, port);
-    let Some(kind) = ruling(routes.iter().filter(here).copied()) else { return Arc::default() };
-    let in_force = routes.iter().filter(here).filter(|route| route.object.kind == kind);
+    let here = routes.iter().filter(|route| claims(route, service, port));
+    let mut ruling: HashMap<&str, Kind> = HashMap::new();
+    let in_force = here.filter(|route| {
+        let kind = ruling.entry(&*route.object.key.namespace).or_insert(route.object.kind);
+        route.object.kind == *kind
+    });
     in_force
         .map(|route| BoundRoute {
             object: route.object.clone(),
@@ -41,19 +45,17 @@ pub(super) fn names(parent: &Parent, port: &ServicePort) -> bool {
         && parent.section.as_ref().is_none_or(|name| *name == port.name)
 }
 
-/// The kind of route that counts on a port: that of the oldest.
-fn ruling<'a>(mut routes: impl Iterator<Item = &'a Arc<Route>>) -> Option<Kind> {
-    routes.next().map(|route| route.object.kind)
-}
-
-/// The older route of the other kind that is on the port instead of `route`.
+/// The older route of the other kind, and of the same namespace, that is on the port instead of `route`.
 pub(super) fn rival<'i>(
     index: &'i Index,
     service: &Service,
     port: &ServicePort,
     route: &Route,
 ) -> Option<&'i Arc<Route>> {
-    let first = index.routes.of(&service.key).into_iter().find(|route| claims(route, service, port))?;
+    let namespace = &route.object.key.namespace;
+    let of_same_clients =
+        |other: &&Arc<Route>| other.object.key.namespace == *namespace && claims(other, service, port);
+    let first = index.routes.of(&service.key).into_iter().find(of_same_clients)?;
     (first.object.kind != route.object.kind).then_some(first)
 }
 

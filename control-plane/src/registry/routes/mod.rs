@@ -1,8 +1,8 @@
 //! Routes joined with the services they are for and those they send requests to. Pure: index in, what counts out.
 //!
 //! The rules, stated once. A route in the namespace of its Service is for every client; one in another namespace is for
-//! the clients of that namespace, and for these it takes the place of the others. Of two kinds of route on one port the
-//! one whose oldest route is older counts, the other does not. Where matches are alike the oldest route has the request,
+//! the clients of that namespace, and for these it takes the place of the others. Of two kinds of route on one port, in
+//! one namespace, the one whose oldest route is older counts, the other does not; other namespaces have no say in that. Where matches are alike the oldest route has the request,
 //! then the first by name.
 
 mod bind;
