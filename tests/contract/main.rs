@@ -77,7 +77,7 @@ fn objects(protocol: Protocol, policy: Policy) -> Vec<Object> {
 }
 
 async fn mesh(objects: Vec<Object>) -> Arc<Mesh> {
-    let (registry, inputs) = Registry::start(1);
+    let (registry, inputs) = Registry::start(1, None);
     let items = (0..).zip(objects).map(|(document, object)| {
         let origin = Origin { file: "test".into(), document, line: 0 };
         delta::Item { origin, object }

@@ -48,7 +48,7 @@ async fn translated_with_problems(manifests: &str) -> (tulle_proto::Any, Vec<Pro
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("mesh.yaml"), manifests).expect("a file");
     let (items, problems) = file::read(directory.path());
-    let (registry, inputs) = Registry::start(1);
+    let (registry, inputs) = Registry::start(1, None);
     let mut meshes = registry.subscribe();
     inputs[0].send(vec![Delta::Reset(items)]).await.expect("the registry runs");
     let mesh = Arc::clone(&*meshes.wait_for(|mesh| mesh.version > 0).await.expect("the registry runs"));

@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod policy;
 pub mod problem;
 pub mod protocol;
+pub mod ranges;
 pub mod route;
 pub mod service;
 pub mod workload;

@@ -151,11 +151,6 @@ impl Policy {
     pub fn outlier(&self) -> Option<Outlier> {
         self.outlier.filter(|outlier| outlier.consecutive_5xx > 0 || outlier.consecutive_gateway > 0)
     }
-
-    /// Default: permissive.
-    pub fn mtls(&self) -> Mtls {
-        self.mtls.unwrap_or_default()
-    }
 }
 
 /// How an endpoint is picked.
@@ -267,6 +262,12 @@ pub enum Mtls {
 }
 
 impl Mtls {
+    /// The mode in force where the mesh, a namespace and a Service have a say: the strictest of what they ask for, and
+    /// permissive where none asks. Nobody weakens what another asks for (decision 010).
+    pub fn strictest(asked: impl IntoIterator<Item = Option<Self>>) -> Self {
+        asked.into_iter().flatten().max().unwrap_or_default()
+    }
+
     /// Its name, as users write it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -20,6 +20,8 @@ pub(crate) struct Addresses {
 pub(crate) struct AddressEntry {
     pub(crate) owner: AddressOwner,
     pub(crate) since: u64,
+    /// A meshed workload claims it with the same right.
+    pub(crate) contested: bool,
 }
 
 impl Default for Addresses {

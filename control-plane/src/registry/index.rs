@@ -1,6 +1,7 @@
 //! The objects that count, indexed by what joins them: by namespace, label, owner, address, service. It belongs to
 //! the writer; what readers see is built from it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,15 +10,41 @@ use super::mesh::AddressOwner;
 use super::routes::RouteTable;
 use super::store::Change;
 use crate::model::name::selects;
+use crate::model::policy::Mtls;
 use crate::model::service::ServicePort;
-use crate::model::{EndpointSlice, Key, Labels, Namespace, Object, ObjectRef, Policy, Protocol, Service, Workload};
+use crate::model::{
+    EndpointSlice, Health, Key, Labels, Namespace, Object, ObjectRef, Policy, Protocol, Service, Workload,
+};
 
-/// A claim to an address; the smallest, so the oldest, has it.
+/// A claim to an address; the smallest holds it. Decision 009: the kind of source decides before the age.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
-    young: bool,
-    created: Option<Arc<str>>,
+    pub(super) source: ClaimSource,
     pub(super) owner: AddressOwner,
+}
+
+/// Where a claim comes from. Whoever writes a Workload chooses its addresses, so it comes last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ClaimSource {
+    /// The cluster gave the pod its address. The newest pod first: an address in use again is the newer pod's.
+    Pod(Reverse<Option<Arc<str>>>),
+    /// A pod that is terminating.
+    TerminatingPod(Reverse<Option<Arc<str>>>),
+    /// A cluster IP; the oldest first.
+    Service(Age),
+    /// An address somebody wrote down; the oldest first.
+    Workload(Age),
+}
+
+/// Smaller is older; without a creation time an object is younger than all that have one.
+type Age = (bool, Option<Arc<str>>);
+
+/// Who holds an address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder<'i> {
+    pub(super) workload: &'i Arc<Workload>,
+    /// A meshed workload claims the address with the same right: nobody may be called in plain there.
+    pub(super) contested: bool,
 }
 
 /// Namespace, label and value.
@@ -26,6 +53,8 @@ type LabelOf = (Arc<str>, Arc<str>, Arc<str>);
 /// All indexes.
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    /// The least strict mTLS mode in the mesh.
+    mtls_floor: Option<Mtls>,
     pub(super) namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
     pub(super) services: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Service>>>,
     pub(super) workloads: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Workload>>>,
@@ -53,6 +82,11 @@ pub(super) struct Dirty {
 }
 
 impl Index {
+    /// Empty indexes of a mesh in which no mTLS mode is weaker than `mtls_floor`.
+    pub(super) fn new(mtls_floor: Option<Mtls>) -> Self {
+        Self { mtls_floor, ..Self::default() }
+    }
+
     /// Applies one change and marks what it touches.
     pub(super) fn apply(&mut self, change: Change, dirty: &mut Dirty) {
         let key = change.reference.key;
@@ -73,7 +107,7 @@ impl Index {
             }
             Object::Service(service) => {
                 take_nested(&mut self.services, &key.namespace, &key.name);
-                self.unclaim(&service.cluster_ips, &claim(service.created.clone(), AddressOwner::Service(key.clone())));
+                self.unclaim(&service.cluster_ips, &service_claim(service));
             }
             Object::EndpointSlice(slice) => {
                 let service = service_of(slice);
@@ -84,8 +118,7 @@ impl Index {
             }
             Object::Workload(workload) => {
                 take_nested(&mut self.workloads, &key.namespace, &key.name);
-                let claim = claim(workload.created.clone(), AddressOwner::Workload(key.clone()));
-                self.unclaim(&workload.addresses, &claim);
+                self.unclaim(&workload.addresses, &workload_claim(workload));
                 take_member(&mut self.owners, &owner_of(workload), &key.name);
                 for (label, value) in &workload.labels {
                     let at = (key.namespace.clone(), label.clone(), value.clone());
@@ -109,7 +142,7 @@ impl Index {
             }
             Object::Service(service) => {
                 self.services.entry(key.namespace.clone()).or_default().insert(key.name.clone(), service.clone());
-                self.claim(&service.cluster_ips, &claim(service.created.clone(), AddressOwner::Service(key.clone())));
+                self.claim(&service.cluster_ips, &service_claim(service));
             }
             Object::EndpointSlice(slice) => {
                 let service = service_of(slice);
@@ -121,8 +154,7 @@ impl Index {
             }
             Object::Workload(workload) => {
                 self.workloads.entry(key.namespace.clone()).or_default().insert(key.name.clone(), workload.clone());
-                let claim = claim(workload.created.clone(), AddressOwner::Workload(key.clone()));
-                self.claim(&workload.addresses, &claim);
+                self.claim(&workload.addresses, &workload_claim(workload));
                 self.owners.entry(owner_of(workload)).or_default().insert(key.name.clone());
                 for (label, value) in &workload.labels {
                     let at = (key.namespace.clone(), label.clone(), value.clone());
@@ -140,7 +172,7 @@ impl Index {
             Object::Namespace(namespace) => self.touch_namespace(&namespace.key.name, dirty),
             Object::Service(service) => {
                 dirty.services.insert(service.key.clone());
-                dirty.addresses.extend(&service.cluster_ips);
+                self.touch_addresses(&service.cluster_ips, dirty);
                 let selected = self.selected(&service.key.namespace, &service.selector);
                 dirty.owners.extend(selected.map(|workload| owner_of(workload)));
                 self.routes.touch_service(&service.key, dirty);
@@ -151,13 +183,32 @@ impl Index {
             Object::Workload(workload) => {
                 dirty.workloads.insert(workload.key.clone());
                 dirty.owners.insert(owner_of(workload));
-                dirty.addresses.extend(&workload.addresses);
+                self.touch_addresses(&workload.addresses, dirty);
                 dirty.services.extend(self.selecting(workload).map(|service| service.key.clone()));
-                let of_slices = workload.addresses.iter().filter_map(|a| self.slice_addresses.get(a));
-                dirty.services.extend(of_slices.flat_map(BTreeMap::keys).cloned());
             }
             Object::Route(route) => self.routes.touch(route, dirty),
             Object::Grant(grant) => self.routes.touch_grants(&grant.key.namespace, dirty),
+        }
+    }
+
+    /// Marks what depends on who holds these addresses: the services with slices that name them, and those of every
+    /// other claimant.
+    fn touch_addresses(&self, addresses: &[IpAddr], dirty: &mut Dirty) {
+        dirty.addresses.extend(addresses);
+        let of_slices = addresses.iter().filter_map(|address| self.slice_addresses.get(address));
+        dirty.services.extend(of_slices.flat_map(BTreeMap::keys).cloned());
+        let contested =
+            addresses.iter().filter_map(|address| self.claims.get(address)).filter(|claims| claims.len() > 1);
+        for claim in contested.flatten() {
+            match &claim.owner {
+                AddressOwner::Service(key) => {
+                    dirty.services.insert(key.clone());
+                }
+                AddressOwner::Workload(key) => {
+                    let workload = self.workload(key).into_iter();
+                    dirty.services.extend(workload.flat_map(|w| self.selecting(w)).map(|service| service.key.clone()));
+                }
+            }
         }
     }
 
@@ -210,12 +261,33 @@ impl Index {
         self.owners.get(owner).into_iter().flatten().filter_map(move |name| workloads?.get(name))
     }
 
-    /// The workload that has an address.
-    pub(super) fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+    /// The workload with this key.
+    fn workload(&self, key: &Key) -> Option<&Arc<Workload>> {
+        self.workloads.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// The workload that holds an address.
+    pub(super) fn holder(&self, address: IpAddr) -> Option<Holder<'_>> {
+        let claims = self.claims.get(&address)?;
+        let first = claims.first()?;
+        let AddressOwner::Workload(key) = &first.owner else { return None };
+        let equal = claims.iter().skip(1).filter(|claim| claim.source.is_of_kind(&first.source));
+        let contested = equal.filter_map(|claim| claim.owner.workload()).filter_map(|key| self.workload(key));
+        Some(Holder { workload: self.workload(key)?, contested: { contested }.any(|workload| workload.meshed) })
+    }
+
+    /// The service whose cluster IP an address is.
+    pub(super) fn service_at(&self, address: IpAddr) -> Option<&Key> {
         match &self.claims.get(&address)?.first()?.owner {
-            AddressOwner::Workload(key) => self.workloads.get(&key.namespace)?.get(&key.name),
-            AddressOwner::Service(_) => None,
+            AddressOwner::Service(key) => Some(key),
+            AddressOwner::Workload(_) => None,
         }
+    }
+
+    /// The mTLS mode of a namespace, or of a Service in it that asks for `own`. The one place that decides it.
+    pub(super) fn mtls(&self, namespace: &Arc<str>, own: Option<Mtls>) -> Mtls {
+        let of_namespace = self.namespaces.get(namespace).and_then(|namespace| namespace.policy.mtls);
+        Mtls::strictest([self.mtls_floor, of_namespace, own])
     }
 
     /// Defaults of a namespace.
@@ -250,8 +322,37 @@ fn service_of(slice: &EndpointSlice) -> Key {
     Key { namespace: slice.key.namespace.clone(), name: slice.service.clone() }
 }
 
-fn claim(created: Option<Arc<str>>, owner: AddressOwner) -> Claim {
-    Claim { young: created.is_none(), created, owner }
+fn service_claim(service: &Service) -> Claim {
+    Claim { source: ClaimSource::Service(age(&service.created)), owner: AddressOwner::Service(service.key.clone()) }
+}
+
+fn workload_claim(workload: &Workload) -> Claim {
+    let created = workload.created.clone();
+    let source = match (&workload.pod, workload.health) {
+        (Some(_), Health::Draining) => ClaimSource::TerminatingPod(Reverse(created)),
+        (Some(_), Health::Ready | Health::Unready) => ClaimSource::Pod(Reverse(created)),
+        (None, _) => ClaimSource::Workload(age(&created)),
+    };
+    Claim { source, owner: AddressOwner::Workload(workload.key.clone()) }
+}
+
+fn age(created: &Option<Arc<str>>) -> Age {
+    (created.is_none(), created.clone())
+}
+
+impl ClaimSource {
+    fn is_of_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// What it is called in a problem.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Pod(_) | Self::TerminatingPod(_) => "Pod",
+            Self::Service(_) => "Service",
+            Self::Workload(_) => "Workload",
+        }
+    }
 }
 
 fn take_nested<K: Ord, V>(map: &mut BTreeMap<K, BTreeMap<Arc<str>, V>>, outer: &K, inner: &Arc<str>) {

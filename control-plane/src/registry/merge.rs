@@ -9,14 +9,20 @@ use super::index::{Index, owner_of};
 use super::mesh::{Account, Endpoint, InboundPort, InboundView, PortView, ServiceView, Spread};
 use super::routes;
 use crate::model::endpoint::SliceEndpoint;
-use crate::model::policy::FailoverLevel;
+use crate::model::policy::{FailoverLevel, Mtls};
 use crate::model::service::{ServicePort, TargetPort};
-use crate::model::{Health, Key, Kind, ObjectRef, Port, Problem, Protocol, Service, Severity, Workload};
+use crate::model::{EndpointSlice, Health, Key, Kind, ObjectRef, Port, Problem, Protocol, Service, Severity, Workload};
 
 /// A service with its endpoints. The versions in it are zero.
 pub(super) fn service(index: &Index, service: &Arc<Service>, problems: &mut Vec<Problem>) -> ServiceView {
     let namespace = index.policy(&service.key.namespace);
-    let policy = service.policy.or(&namespace);
+    let mut policy = service.policy.or(&namespace);
+    let mtls = index.mtls(&service.key.namespace, service.policy.mtls);
+    policy.mtls = policy.mtls.map(|_| mtls);
+    if let Some(asked) = service.policy.mtls.filter(|asked| *asked < mtls) {
+        let object = ObjectRef { kind: Kind::Service, key: service.key.clone() };
+        problems.push(weaker(object, asked, mtls));
+    }
     let spread = Spread { levels: levels(service, policy.failover.as_deref()), threshold: policy.failover_threshold() };
     let port = |port: &ServicePort| {
         let mut endpoints = endpoints(index, service, port, problems);
@@ -37,7 +43,24 @@ pub(super) fn service(index: &Index, service: &Arc<Service>, problems: &mut Vec<
     for port in &ports {
         routes::overlaps(service, &port.routes, problems);
     }
-    ServiceView { service: service.clone(), policy, spread, ports, changed: 0, spread_changed: 0 }
+    ServiceView { service: with_own_addresses(index, service), policy, spread, ports, changed: 0, spread_changed: 0 }
+}
+
+/// A problem for an annotation that asks for less than the namespace or the mesh does.
+pub(super) fn weaker(object: ObjectRef, asked: Mtls, in_force: Mtls) -> Problem {
+    let by = if object.kind == Kind::Namespace { "the mesh asks" } else { "its namespace or the mesh asks" };
+    let reason = format!("{} is weaker than {}, which {by} for; {1} stays in force", asked.name(), in_force.name());
+    Problem::new(Severity::Warning, object, "metadata.annotations[tulle.io/mtls]", reason)
+}
+
+/// The service, without the cluster IPs that somebody else holds: neither DNS nor a route names them.
+fn with_own_addresses(index: &Index, service: &Arc<Service>) -> Arc<Service> {
+    let own = |address: &IpAddr| index.service_at(*address) == Some(&service.key);
+    if service.cluster_ips.iter().all(own) {
+        return service.clone();
+    }
+    let cluster_ips = service.cluster_ips.iter().copied().filter(own).collect();
+    Arc::new(Service { cluster_ips, ..Service::clone(service) })
 }
 
 /// The levels of failover: the annotation, else what `spec.trafficDistribution` asks for. A lone `any` is all alike.
@@ -68,9 +91,10 @@ fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mu
             continue;
         };
         for address in &workload.addresses {
-            // An address two workloads have is the older one's.
-            if index.workload_at(*address).is_some_and(|owner| owner.key == workload.key) {
-                found.insert((*address, target), Endpoint::of(workload, *address, target));
+            // An address that several claim is an endpoint of its holder alone.
+            let holder = index.holder(*address).filter(|holder| holder.workload.key == workload.key);
+            if let Some(holder) = holder {
+                found.insert((*address, target), Endpoint::of(workload, *address, target, holder.contested));
             }
         }
     }
@@ -88,6 +112,10 @@ fn endpoints(index: &Index, service: &Service, port: &ServicePort, problems: &mu
     for slice in index.slices.get(&service.key).into_iter().flat_map(BTreeMap::values) {
         for slice_port in slice.ports.iter().filter(|p| p.name == port.name) {
             for endpoint in &slice.endpoints {
+                if let Some(owner) = index.service_at(endpoint.address) {
+                    problems.push(virtual_endpoint(slice, endpoint.address, owner));
+                    continue;
+                }
                 let new = of_slice(index, endpoint, slice_port.port);
                 // An address may be in two slices while it moves from one to the other. It serves when one says so.
                 // Source: the Kubernetes reference, "EndpointSlices", duplicate endpoints.
@@ -132,7 +160,9 @@ fn one_family(index: &Index, service: &Service, endpoints: &mut Vec<Endpoint>) {
         let first = service.cluster_ips.first().or_else(|| workload.addresses.first());
         first.is_some_and(IpAddr::is_ipv6)
     };
-    let instance = |endpoint: &Endpoint| index.workload_at(endpoint.address).filter(|w| w.addresses.len() > 1);
+    let instance = |endpoint: &Endpoint| {
+        index.holder(endpoint.address).map(|holder| holder.workload).filter(|workload| workload.addresses.len() > 1)
+    };
     let reached: BTreeSet<Key> = endpoints
         .iter()
         .filter_map(|endpoint| Some((endpoint, instance(endpoint)?)))
@@ -145,8 +175,17 @@ fn one_family(index: &Index, service: &Service, endpoints: &mut Vec<Endpoint>) {
     });
 }
 
+/// A cluster IP as an endpoint would be dialled in plain, whatever is behind it. Kubernetes has no such endpoints either.
+fn virtual_endpoint(slice: &EndpointSlice, address: IpAddr, owner: &Key) -> Problem {
+    let object = ObjectRef { kind: Kind::EndpointSlice, key: slice.key.clone() };
+    let reason = format!("{address} is a cluster IP of Service {owner}, which cannot be an endpoint; it is left out");
+    Problem::new(Severity::Error, object, "endpoints.addresses", reason)
+}
+
+/// An endpoint of a slice: whose it is and how it is called is told by who holds the address, not by the slice.
 fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
-    let workload = index.workload_at(endpoint.address);
+    let holder = index.holder(endpoint.address);
+    let workload = holder.map(|holder| holder.workload);
     // A slice names no region.
     let locality = match workload.map(|workload| &workload.locality) {
         Some(known) if endpoint.locality.zone.is_empty() || endpoint.locality.zone == known.zone => known.clone(),
@@ -159,7 +198,7 @@ fn of_slice(index: &Index, endpoint: &SliceEndpoint, port: Port) -> Endpoint {
         weight: workload.map_or(1, |w| w.weight),
         locality,
         for_zones: endpoint.for_zones.clone(),
-        account: workload.and_then(|w| Account::of(w, port)),
+        account: holder.and_then(|holder| Account::of(holder.workload, port, holder.contested)),
         workload: workload.map(|w| owner_of(w)),
     }
 }
@@ -175,6 +214,7 @@ fn target_port(workload: &Workload, target: &TargetPort) -> Option<Port> {
 /// None when the owner has no instance.
 pub(super) fn inbound(index: &Index, owner: &Key, problems: &mut Vec<Problem>) -> Option<InboundView> {
     let namespace = index.policy(&owner.namespace);
+    let undeclared = index.mtls(&owner.namespace, None);
     let mut ports = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let mut none = true;
@@ -191,7 +231,7 @@ pub(super) fn inbound(index: &Index, owner: &Key, problems: &mut Vec<Problem>) -
             for port in &service.ports {
                 if let Some(target) = target_port(workload, &port.target) {
                     let protocol = service.policy.protocol_of(port.port, port.protocol, &namespace);
-                    let mtls = service.policy.or(&namespace).mtls();
+                    let mtls = index.mtls(&owner.namespace, service.policy.mtls);
                     let new = InboundPort { protocol, mtls, service: Some(service.key.clone()) };
                     join(&mut ports, target, new, problems);
                 }
@@ -200,10 +240,10 @@ pub(super) fn inbound(index: &Index, owner: &Key, problems: &mut Vec<Problem>) -
         for port in &workload.ports {
             let declared = port.protocol.or(namespace.protocol);
             let protocol = declared.unwrap_or_else(|| Protocol::undeclared(port.port));
-            ports.entry(port.port).or_insert_with(|| InboundPort { protocol, mtls: namespace.mtls(), service: None });
+            ports.entry(port.port).or_insert_with(|| InboundPort { protocol, mtls: undeclared, service: None });
         }
     }
-    (!none).then(|| InboundView { ports, mtls: namespace.mtls(), changed: 0 })
+    (!none).then_some(InboundView { ports, mtls: undeclared, changed: 0 })
 }
 
 /// Adds what a service says of a port: the oldest service's protocol counts, and the strictest mTLS mode of all.

@@ -76,7 +76,7 @@ pub struct PortView {
     pub endpoints: Arc<[Endpoint]>,
     /// Identities the endpoints have.
     pub accounts: Arc<BTreeSet<Account>>,
-    /// The routes in force, of one kind, the oldest first; without any all requests go to the endpoints.
+    /// The routes in force, the oldest first, and of one kind in each namespace; without any all requests go to the endpoints.
     pub routes: Arc<[BoundRoute]>,
     pub(crate) endpoints_changed: u64,
     pub(crate) accounts_changed: u64,
@@ -113,8 +113,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint `workload` is at one of its addresses and ports.
-    pub(crate) fn of(workload: &Workload, address: IpAddr, port: Port) -> Self {
+    /// The endpoint `workload` is at one of its addresses and ports; `contested` as for [`Account::of`].
+    pub(crate) fn of(workload: &Workload, address: IpAddr, port: Port, contested: bool) -> Self {
         Self {
             address,
             port,
@@ -122,7 +122,7 @@ impl Endpoint {
             weight: workload.weight,
             locality: workload.locality.clone(),
             for_zones: Arc::default(),
-            account: Account::of(workload, port),
+            account: Account::of(workload, port, contested),
             workload: Some(Key { namespace: workload.key.namespace.clone(), name: workload.owner.clone() }),
         }
     }
@@ -134,9 +134,10 @@ impl Endpoint {
 }
 
 impl Account {
-    /// The identity that answers at a port of a workload, when a proxy of the mesh does.
-    pub(crate) fn of(workload: &Workload, port: Port) -> Option<Self> {
-        workload.is_meshed_at(port).then(|| Self {
+    /// The identity that answers at a port of a workload, when a proxy of the mesh does. A contested address has one in
+    /// any case: the handshake fails when somebody else answers, and nothing is sent in plain.
+    pub(crate) fn of(workload: &Workload, port: Port, contested: bool) -> Option<Self> {
+        (contested || workload.is_meshed_at(port)).then(|| Self {
             namespace: workload.key.namespace.clone(),
             service_account: workload.service_account.clone(),
         })
@@ -231,6 +232,11 @@ impl Mesh {
     pub fn owner_of(&self, address: IpAddr) -> Option<&AddressOwner> {
         self.addresses.get(address).map(|entry| &entry.owner)
     }
+
+    /// Whether a meshed workload claims this address with the same right as its owner.
+    pub(crate) fn is_contested(&self, address: IpAddr) -> bool {
+        self.addresses.get(address).is_some_and(|entry| entry.contested)
+    }
 }
 
 impl ServiceView {
@@ -258,4 +264,14 @@ pub enum AddressOwner {
     Service(Key),
     /// It is an address of this workload instance.
     Workload(Key),
+}
+
+impl AddressOwner {
+    /// The workload instance, where it is one.
+    pub(super) const fn workload(&self) -> Option<&Key> {
+        match self {
+            Self::Workload(key) => Some(key),
+            Self::Service(_) => None,
+        }
+    }
 }

@@ -31,6 +31,7 @@ pub(crate) use topics::{Changes, Topic};
 pub(crate) use writer::Writer;
 
 use crate::model::Delta;
+use crate::model::policy::Mtls;
 
 /// Shortest time between two published meshes: long enough for a rollout not to flood every proxy, short enough not
 /// to be felt.
@@ -63,8 +64,9 @@ pub struct Input {
 pub struct Closed;
 
 impl Registry {
-    /// Starts the writer task for `sources` sources, and returns an input for each. Must be called on a tokio runtime.
-    pub fn start(sources: usize) -> (Self, Vec<Input>) {
+    /// Starts the writer task for `sources` sources, and returns an input for each. No mTLS mode of the mesh is weaker
+    /// than `mtls_floor`. Must be called on a tokio runtime.
+    pub fn start(sources: usize, mtls_floor: Option<Mtls>) -> (Self, Vec<Input>) {
         let (steps, received) = mpsc::channel(BACKLOG);
         let (mesh_sender, mesh) = watch::channel(Arc::new(Mesh::default()));
         let (synced_sender, synced) = watch::channel(sources == 0);
@@ -73,7 +75,7 @@ impl Registry {
         let waiting = (0..sources).collect();
         let published = Published { mesh: mesh_sender, changes: change_sender, synced: synced_sender, waiting };
         #[expect(clippy::disallowed_methods, reason = "the one writer, beside the request path")]
-        tokio::spawn(run(received, published));
+        tokio::spawn(run(Writer::new(mtls_floor), received, published));
         let input = |source| Input { source, steps: steps.clone() };
         (Self { mesh, synced, changes }, (0..sources).map(input).collect())
     }
@@ -132,8 +134,7 @@ struct Published {
     waiting: Vec<usize>,
 }
 
-async fn run(mut steps: mpsc::Receiver<(usize, Vec<Delta>)>, mut published: Published) {
-    let mut writer = Writer::default();
+async fn run(mut writer: Writer, mut steps: mpsc::Receiver<(usize, Vec<Delta>)>, mut published: Published) {
     let mut earliest = Instant::now();
     while let Some(first) = steps.recv().await {
         writer_step(&mut writer, &mut published, first);

@@ -1,7 +1,8 @@
 //! Every object of every source, duplicates included, and which of the duplicates counts.
 //!
-//! The rule, stated once: **the oldest wins**. Age is `creationTimestamp`; objects without one are younger than those
-//! with one, and among them the order of files and documents decides, so that every replica decides alike.
+//! The rule, stated once: **a pod wins over a Workload of its name, else the oldest wins**. Age is `creationTimestamp`;
+//! objects without one are younger than those with one, and among them the order of files and documents decides, so that
+//! every replica decides alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use crate::model::{Object, ObjectRef, Origin, Problem, Severity};
 /// Index of a source among those the registry was started with.
 pub(super) type SourceId = usize;
 
-/// The age of an object; smaller is older.
-fn age(object: &Object) -> (bool, Option<&Arc<str>>) {
+/// What decides between duplicates; the smallest wins. A pod comes first: nobody replaces it by writing a Workload.
+fn rank(object: &Object) -> (bool, bool, Option<&Arc<str>>) {
+    let is_pod = matches!(object, Object::Workload(workload) if workload.pod.is_some());
     let created = object.created();
-    (created.is_none(), created)
+    (!is_pod, created.is_none(), created)
 }
 
 /// All objects.
@@ -104,7 +106,7 @@ impl Store {
                 continue;
             };
             for loser in candidates.keys().filter(|id| *id != first) {
-                let reason = format!("it is defined twice; the older one, at {}, is used", first.1);
+                let reason = format!("it is defined twice; the one at {} is used", first.1);
                 let place = place(&loser.1);
                 problems.push(Problem::new(Severity::Error, reference.clone(), "", reason).at(place));
             }
@@ -118,5 +120,5 @@ fn place(origin: &Origin) -> Place {
 }
 
 fn winner(candidates: &BTreeMap<(SourceId, Origin), Object>) -> Option<(&(SourceId, Origin), &Object)> {
-    candidates.iter().min_by_key(|(id, object)| (age(object), *id))
+    candidates.iter().min_by_key(|(id, object)| (rank(object), *id))
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tulle_proto::ResourceType;
 
 use super::addresses::AddressEntry;
-use super::index::{Dirty, Index};
+use super::index::{Claim, ClaimSource, Dirty, Index};
 use super::merge;
 use super::mesh::{AddressOwner, InboundView, Mesh, NamespaceView, ServiceView, WorkloadView};
 use super::routes;
 use super::store::{SourceId, Store};
 use super::topics::{Changes, Topic};
+use crate::model::policy::Mtls;
 use crate::model::{Delta, Key, Kind, ObjectRef, Problem, Severity};
 
 /// Applies deltas and builds meshes.
@@ -24,6 +25,7 @@ pub(crate) struct Writer {
     mesh: Mesh,
     /// Problems by source; those of joins by what was joined.
     reported: BTreeMap<SourceId, Vec<Problem>>,
+    of_namespaces: BTreeMap<Arc<str>, Vec<Problem>>,
     of_services: BTreeMap<Key, Vec<Problem>>,
     of_owners: BTreeMap<Key, Vec<Problem>>,
     of_addresses: BTreeMap<IpAddr, Vec<Problem>>,
@@ -33,6 +35,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// A writer of a mesh in which no mTLS mode is weaker than `mtls_floor`.
+    pub(crate) fn new(mtls_floor: Option<Mtls>) -> Self {
+        Self { index: Index::new(mtls_floor), ..Self::default() }
+    }
+
     /// Takes in one step of a source. Nothing is built before [`Self::build`].
     pub(crate) fn apply(&mut self, source: SourceId, delta: Delta) {
         let changes = match delta {
@@ -55,6 +62,14 @@ impl Writer {
         self.mesh.version = self.mesh.version.saturating_add(1);
         for namespace in &dirty.namespaces {
             let policy = Arc::new(self.index.policy(namespace));
+            let in_force = self.index.mtls(namespace, None);
+            let asked = policy.mtls.filter(|asked| *asked < in_force);
+            let object = || ObjectRef {
+                kind: Kind::Namespace,
+                key: Key { namespace: namespace.clone(), name: namespace.clone() },
+            };
+            let problems = asked.map(|asked| merge::weaker(object(), asked, in_force)).into_iter().collect();
+            keep(&mut self.of_namespaces, namespace, problems);
             let version = self.mesh.version;
             let view = self.namespace(namespace);
             if view.policy != policy {
@@ -165,21 +180,24 @@ impl Writer {
         self.touched.push(Topic::address(address));
         let version = self.mesh.version;
         let claims = self.index.claims.get(&address);
-        let owner = claims.and_then(|c| c.first()).map(|claim| claim.owner.clone());
+        let first = claims.and_then(|claims| claims.first());
         let mut problems = Vec::new();
-        if let Some(owner) = &owner {
+        if let Some(first) = first {
             let losers = claims.into_iter().flatten().skip(1);
-            problems.extend(losers.map(|claim| address_conflict(address, &claim.owner, owner)));
+            problems.extend(losers.map(|claim| address_conflict(address, claim, first)));
         }
+        let contested = self.index.holder(address).is_some_and(|holder| holder.contested);
+        let owner = first.map(|claim| (claim.owner.clone(), contested));
         keep(&mut self.of_addresses, &address, problems);
-        let old = self.mesh.addresses.get(address).map(|entry| entry.owner.clone());
+        let old = self.mesh.addresses.get(address).map(|entry| (entry.owner.clone(), entry.contested));
         if old == owner {
             return;
         }
         if old.is_some() {
             self.mesh.removed = version;
         }
-        self.mesh.addresses.set(address, owner.map(|owner| AddressEntry { owner, since: version }));
+        let entry = owner.map(|(owner, contested)| AddressEntry { owner, since: version, contested });
+        self.mesh.addresses.set(address, entry);
     }
 
     fn build_route(&mut self, object: &ObjectRef) {
@@ -200,7 +218,12 @@ impl Writer {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let joined = self.of_services.values().chain(self.of_owners.values()).chain(self.of_addresses.values());
+        let joined = self
+            .of_namespaces
+            .values()
+            .chain(self.of_services.values())
+            .chain(self.of_owners.values())
+            .chain(self.of_addresses.values());
         let joined = joined.chain(self.of_routes.values());
         let mut problems: Vec<_> = self.reported.values().chain(joined).flatten().cloned().collect();
         for problem in &mut problems {
@@ -281,14 +304,17 @@ fn keep<K: Ord + Clone>(all: &mut BTreeMap<K, Vec<Problem>>, key: &K, problems: 
     }
 }
 
-fn address_conflict(address: IpAddr, loser: &AddressOwner, winner: &AddressOwner) -> Problem {
-    let (object, field) = match loser {
-        AddressOwner::Service(key) => (ObjectRef { kind: Kind::Service, key: key.clone() }, "spec.clusterIP"),
-        AddressOwner::Workload(key) => (ObjectRef { kind: Kind::Workload, key: key.clone() }, "spec.addresses"),
+fn address_conflict(address: IpAddr, loser: &Claim, winner: &Claim) -> Problem {
+    let (object, field) = match (&loser.owner, &loser.source) {
+        (AddressOwner::Service(key), _) => (ObjectRef { kind: Kind::Service, key: key.clone() }, "spec.clusterIP"),
+        (AddressOwner::Workload(key), ClaimSource::Pod(_) | ClaimSource::TerminatingPod(_)) => {
+            (ObjectRef { kind: Kind::Workload, key: key.clone() }, "status.podIPs")
+        }
+        (AddressOwner::Workload(key), _) => (ObjectRef { kind: Kind::Workload, key: key.clone() }, "spec.addresses"),
     };
-    let winner = match winner {
-        AddressOwner::Service(key) => ObjectRef { kind: Kind::Service, key: key.clone() },
-        AddressOwner::Workload(key) => ObjectRef { kind: Kind::Workload, key: key.clone() },
-    };
-    Problem::new(Severity::Error, object, field, format!("{address} is an address of the older {winner}"))
+    let (AddressOwner::Service(key) | AddressOwner::Workload(key)) = &winner.owner;
+    let kind = winner.source.name();
+    let older = if kind == loser.source.name() && kind != "Pod" { "the older " } else { "" };
+    let reason = format!("{address} is an address of {older}{kind} {key}");
+    Problem::new(Severity::Error, object, field, reason)
 }

@@ -129,7 +129,10 @@ pub(super) fn pod(mesh: &Mesh, key: &Key, address: SocketAddr) -> Option<Subject
     let policy = mesh.namespace_policy(&key.namespace);
     let undeclared = || policy.protocol_of(port, None, &policy);
     // Who dials an instance by its own address wants that one, ready or not.
-    let endpoint = Endpoint { health: Health::Ready, ..Endpoint::of(workload, address.ip(), port) };
+    let endpoint = Endpoint {
+        health: Health::Ready,
+        ..Endpoint::of(workload, address.ip(), port, mesh.is_contested(address.ip()))
+    };
     Some(Subject {
         cluster: format!("{POD_PREFIX}{address}").into(),
         service: declared.and_then(|port| port.service.clone()),

@@ -10,6 +10,9 @@ mod watched;
 /// What was seen of one kind.
 mod table;
 
+/// Any JSON as a value of bounded depth.
+mod tree;
+
 /// Word of a kind that is to come.
 mod definition;
 
@@ -38,6 +41,7 @@ pub use kube::Client;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::problem::Place;
+use crate::model::ranges::WorkloadRanges;
 use crate::model::{Delta, Origin, Problem};
 use follow::Need;
 use objects::Objects;
@@ -92,30 +96,31 @@ impl KubeSource {
     /// How many sinks [`Self::start`] takes.
     pub const SOURCES: usize = 8;
 
-    /// Starts to watch. Each sink gets the whole set of its kind first.
-    pub fn start<S: Sink>(client: &Client, sinks: Vec<S>) -> Self {
+    /// Starts to watch. Each sink gets the whole set of its kind first. A Workload has its addresses from `ranges`.
+    pub fn start<S: Sink>(client: &Client, sinks: Vec<S>, ranges: WorkloadRanges) -> Self {
+        let ranges = Arc::new(ranges);
         let mut sinks = sinks.into_iter();
         let mut tasks = Vec::new();
         let mut run = |task: Task<S>| {
             if let Some(sink) = sinks.next() {
                 #[expect(clippy::disallowed_methods, reason = "beside every path, and ended by the handle")]
-                tasks.push(AbortOnDropHandle::new(tokio::spawn(task(client.clone(), sink))));
+                tasks.push(AbortOnDropHandle::new(tokio::spawn(task(client.clone(), sink, ranges.clone()))));
             }
         };
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::Always, Objects::namespace())));
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::Always, Objects::service())));
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::Always, Objects::endpoint_slice())));
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::workload())));
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::http_route())));
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::grpc_route())));
-        run(|client, sink| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::grant())));
-        run(|client, sink| Box::pin(pods::run(client, sink, Pods::default())));
+        run(|client, sink, _| Box::pin(objects::run(client, sink, Need::Always, Objects::namespace())));
+        run(|client, sink, _| Box::pin(objects::run(client, sink, Need::Always, Objects::service())));
+        run(|client, sink, _| Box::pin(objects::run(client, sink, Need::Always, Objects::endpoint_slice())));
+        run(|client, sink, ranges| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::workload(ranges))));
+        run(|client, sink, _| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::http_route())));
+        run(|client, sink, _| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::grpc_route())));
+        run(|client, sink, _| Box::pin(objects::run(client, sink, Need::WhenThere, Objects::grant())));
+        run(|client, sink, _| Box::pin(pods::run(client, sink, Pods::default())));
         Self { _tasks: tasks }
     }
 }
 
 /// Watches a kind through a client, into a sink.
-type Task<S> = fn(Client, S) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+type Task<S> = fn(Client, S, Arc<WorkloadRanges>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The one place everything of a cluster was read at.
 fn origin() -> Origin {

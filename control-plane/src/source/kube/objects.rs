@@ -1,5 +1,7 @@
 //! Kinds whose objects become an object of the mesh each: namespaces, services, slices, workloads, routes, grants.
 
+use std::sync::Arc;
+
 use kube::Client;
 use kube::runtime::watcher::Event;
 
@@ -8,6 +10,7 @@ use super::table::{Change, Table};
 use super::watched::{Manifest, Watched};
 use super::{Sink, origin, problem};
 use crate::model::delta::Item;
+use crate::model::ranges::WorkloadRanges;
 use crate::model::{Delta, Kind, Object, ObjectRef, Problem, Severity};
 use crate::source::object::{
     self, At, Converted, EndpointSliceManifest, GrantManifest, GrpcRouteManifest, HttpRouteManifest, LastGood,
@@ -25,6 +28,8 @@ const GONE: u32 = 3;
 pub(super) struct Objects<T> {
     kind: Kind,
     convert: Convert<T>,
+    /// Of Workloads: which addresses they may have.
+    ranges: Option<Arc<WorkloadRanges>>,
     table: Table<Object>,
     /// How often in a row the API did not have the kind.
     absences: u32,
@@ -51,8 +56,10 @@ impl Objects<EndpointSliceManifest> {
 }
 
 impl Objects<WorkloadManifest> {
-    pub(super) fn workload() -> Self {
-        Self::of(Kind::Workload, |manifest, _| object::workload(&At::NOWHERE, manifest))
+    /// Workloads whose addresses are within what their namespaces may claim.
+    pub(super) fn workload(ranges: Arc<WorkloadRanges>) -> Self {
+        let all = Self::of(Kind::Workload, |manifest, _| object::workload(&At::NOWHERE, manifest));
+        Self { ranges: Some(ranges), ..all }
     }
 }
 
@@ -76,7 +83,7 @@ impl Objects<GrantManifest> {
 
 impl<T: Manifest> Objects<T> {
     fn of(kind: Kind, convert: Convert<T>) -> Self {
-        Self { kind, convert, table: Table::default(), absences: 0, trouble: None, told: Vec::new() }
+        Self { kind, convert, ranges: None, table: Table::default(), absences: 0, trouble: None, told: Vec::new() }
     }
 
     /// Takes in an event and returns what to tell.
@@ -86,12 +93,16 @@ impl<T: Manifest> Objects<T> {
         if !matches!(event, Event::Init) {
             self.absences = 0;
         }
-        let (kind, convert) = (self.kind, self.convert);
+        let (kind, convert, ranges) = (self.kind, self.convert, self.ranges.as_deref());
         let change = self.table.apply(event, |object, last| {
             let reference = || ObjectRef { kind, key: object.key() };
             let wrong = |reason: &String| Problem::new(Severity::Error, reference(), "", reason.as_str());
             let manifest = object.manifest.as_ref().map_err(wrong)?;
             let Converted { object, problems } = convert(manifest, &|_| last.cloned())?;
+            if let (Some(Object::Workload(workload)), Some(ranges)) = (&object, ranges) {
+                let refused = |reason| Problem::new(Severity::Error, reference(), "spec.addresses", reason);
+                ranges.permit(workload).map_err(refused)?;
+            }
             Ok((object, problems))
         });
         let mut step = match change {

@@ -1,5 +1,7 @@
 //! The source by events, without an API: what the API sends, and what is told to the registry.
 
+use std::sync::Arc;
+
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 
@@ -7,8 +9,14 @@ use super::follow::{Need, Trouble};
 use super::objects::Objects;
 use super::pods::Pods;
 use super::watched::{Manifest, Watched};
+use crate::model::ranges::WorkloadRanges;
 use crate::model::{Delta, Health, Locality, Object, Port, Workload};
-use crate::source::object::{NodeManifest, PodManifest, ServiceManifest, WorkloadManifest};
+use crate::source::object::{EndpointSliceManifest, NodeManifest, PodManifest, ServiceManifest};
+
+/// Workloads of every namespace, at any address.
+fn everywhere() -> Arc<WorkloadRanges> {
+    Arc::new(WorkloadRanges::parse(["*=0.0.0.0/0", "*=::/0"]).unwrap())
+}
 
 fn watched<T: Manifest>(value: Value) -> Watched<T> {
     // As the API sends it: text, type first.
@@ -118,7 +126,7 @@ fn a_bad_object_keeps_its_last_good_value_and_is_named() {
 #[test]
 fn a_kind_of_ours_that_makes_no_sense_spoils_nothing_else() {
     let spec = json!({"metadata": {"name": "vm", "namespace": "shop"}, "spec": {"adresses": []}});
-    let mut workloads = Objects::<WorkloadManifest>::workload();
+    let mut workloads = Objects::workload(everywhere());
     let step = workloads.event(Event::Apply(watched(spec)));
     let [Delta::Problems(problems)] = step.as_slice() else { panic!("{step:?}") };
     assert!(problems[0].to_string().contains("adresses"), "{problems:?}");
@@ -134,7 +142,7 @@ fn a_kind_of_ours_that_makes_no_sense_spoils_nothing_else() {
 #[test]
 fn a_kind_that_is_absent_is_an_empty_set_once_and_may_come_later() {
     let absent = || Trouble { absent: true, reason: Some("no workloads".to_owned()) };
-    let mut workloads = Objects::<WorkloadManifest>::workload();
+    let mut workloads = Objects::workload(everywhere());
     assert_eq!(workloads.trouble(absent(), Need::WhenThere), [Delta::Reset(Vec::new())]);
     assert_eq!(workloads.trouble(absent(), Need::WhenThere), []);
     workloads.event(Event::Init);
@@ -316,10 +324,103 @@ fn of_cluster(manifest: &str) -> Option<Object> {
         "Namespace" => told(Objects::namespace(), value),
         "Service" => told(Objects::service(), value),
         "EndpointSlice" => told(Objects::endpoint_slice(), value),
-        "Workload" => told(Objects::<WorkloadManifest>::workload(), value),
+        "Workload" => told(Objects::workload(everywhere()), value),
         "HTTPRoute" => told(Objects::http_route(), value),
         "GRPCRoute" => told(Objects::grpc_route(), value),
         "ReferenceGrant" => told(Objects::grant(), value),
         other => panic!("a kind that no source knows: {other}"),
+    }
+}
+
+#[test]
+fn hostile_01_a_workload_has_only_addresses_its_namespace_may_claim() {
+    let workload = |namespace: &str, addresses: &[&str]| {
+        watched(json!({
+            "metadata": {"name": "vm", "namespace": namespace}, "spec": {"addresses": addresses, "meshed": false},
+        }))
+    };
+    let ranges = WorkloadRanges::parse(["shop=10.9.0.0/16", "*=fd00::/8"]).unwrap();
+    for (namespace, addresses, taken) in [
+        ("shop", &["10.9.1.2"][..], true),
+        ("shop", &["10.9.1.2", "fd00::1"], true),
+        ("shop", &["::ffff:10.9.1.2"], true),
+        ("bank", &["10.9.1.2"], false),
+        ("bank", &["::ffff:10.9.1.2"], false),
+        ("bank", &["fd00::1"], true),
+        ("bank", &["10.10.0.1", "fd00::1"], false),
+        ("*", &["10.9.1.2"], false),
+    ] {
+        let mut workloads = Objects::workload(Arc::new(ranges.clone()));
+        let step = workloads.event(Event::Apply(workload(namespace, addresses)));
+        let upserts = step.iter().filter(|delta| matches!(delta, Delta::Upsert(_))).count();
+        assert_eq!(upserts, usize::from(taken), "{namespace} {addresses:?}: {step:?}");
+    }
+    let mut none = Objects::workload(Arc::default());
+    let step = none.event(Event::Apply(workload("shop", &["10.9.1.2"])));
+    let [Delta::Problems(problems)] = step.as_slice() else { panic!("{step:?}") };
+    assert!(problems[0].to_string().contains("mesh.workloadRanges"), "{problems:?}");
+    // A change for the worse leaves what was good.
+    let mut workloads = Objects::workload(Arc::new(ranges));
+    workloads.event(Event::Apply(workload("shop", &["10.9.1.2"])));
+    let step = workloads.event(Event::Apply(workload("shop", &["10.96.0.1"])));
+    assert!(matches!(step.as_slice(), [Delta::Problems(one)] if one[0].reason.contains("last good")), "{step:?}");
+}
+
+/// Anything at all in place of an object, and numbers that are none of theirs: a list is a list, and the good are in it.
+#[test]
+fn hostile_03_no_object_spoils_a_list() {
+    let slice = |name: &str, port: Value| {
+        json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"name": "http", "port": port}],
+            "endpoints": [{"addresses": ["10.1.0.1"]}],
+        })
+    };
+    let odd = [
+        slice("a", json!(70_000)),
+        slice("b", json!(-1)),
+        slice("c", json!(0)),
+        slice("d", json!(4_294_967_376_i64)),
+        slice("e", json!(18_446_744_073_709_551_615_u64)),
+        slice("f", json!(80.5)),
+        slice("g", json!("80")),
+        slice("h", json!([80])),
+        json!({"metadata": {"name": "i", "namespace": "shop", "labels": [1]}}),
+        json!({"metadata": {"name": "j", "namespace": "shop", "annotations": {"tulle.io/mtls": {"a": 1}}}}),
+        json!({"metadata": {"name": 7, "namespace": {"x": 1}, "resourceVersion": 9}}),
+        json!({"metadata": null}),
+        json!({}),
+        json!(null),
+        json!("x"),
+        json!([[], {}]),
+    ];
+    let mut items: Vec<String> = odd.iter().map(ToString::to_string).collect();
+    // Deeper than what the JSON library follows; more of a number than it holds would be no JSON to the API server either.
+    items.push(format!("{{\"metadata\":{{\"name\":\"k\"}},\"x\":{}{}}}", "[".repeat(500), "]".repeat(500)));
+    items.push(slice("good", json!(8080)).to_string());
+    let text = format!("{{\"metadata\":{{}},\"items\":[{}]}}", items.join(","));
+    let list: kube::core::ObjectList<Watched<EndpointSliceManifest>> = serde_json::from_str(&text).expect("a list");
+    assert_eq!(list.items.len(), items.len());
+    let mut slices = Objects::endpoint_slice();
+    slices.event(Event::Init);
+    for object in list.items {
+        slices.event(Event::InitApply(object));
+    }
+    let step = slices.event(Event::InitDone);
+    let [Delta::Reset(good), ..] = step.as_slice() else { panic!("the first set is delivered: {step:?}") };
+    let names: Vec<_> = good.iter().map(|item| item.object.reference().to_string()).collect();
+    assert_eq!(names, ["EndpointSlice shop/good"]);
+    let Some(Delta::Problems(problems)) = slices.event(Event::Apply(watched(slice("a", json!(65_536))))).pop() else {
+        panic!("a problem")
+    };
+    let text = problems.iter().map(ToString::to_string).find(|text| text.contains("shop/a")).unwrap();
+    assert!(text.contains("ports.port: 65536 is not a port: ports are from 1 to 65535"), "{text}");
+    // A watch gives the same events, in either order of its keys.
+    for text in [
+        format!("{{\"type\":\"ADDED\",\"object\":{}}}", slice("a", json!(70_000))),
+        format!("{{\"object\":{},\"type\":\"ADDED\"}}", slice("a", json!(70_000))),
+    ] {
+        let event: kube::core::WatchEvent<Watched<EndpointSliceManifest>> = serde_json::from_str(&text).unwrap();
+        assert!(matches!(event, kube::core::WatchEvent::Added(object) if object.manifest.is_ok()));
     }
 }

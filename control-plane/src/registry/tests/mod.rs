@@ -1,5 +1,7 @@
 //! The registry, fed by hand: what joins what, what wins, and what counts as changed.
 
+mod hostile;
+
 use std::sync::Arc;
 
 use tulle_proto::ResourceType::{self, Cluster, Endpoint as Eds, Listener, Route};
@@ -230,9 +232,6 @@ fn a_namespace_gives_defaults() {
     assert_eq!((inbound.mtls, inbound.ports[&port(8080)].mtls), (Mtls::Strict, Mtls::Strict));
     assert_eq!(mesh.changed_at(Listener, "inbound/shop/web"), 2);
     assert_eq!(mesh.changed_at(Route, "pod/10.1.0.1:8080"), 2);
-    let own = Policy { mtls: Some(Mtls::Permissive), ..Policy::default() };
-    let mesh = bench.upsert(of_service(Service { policy: own, ..service("web") }));
-    assert_eq!(mesh.inbound(&Key::new("shop", "web")).unwrap().ports[&port(8080)].mtls, Mtls::Permissive);
 }
 
 #[test]
@@ -281,7 +280,7 @@ fn services_that_disagree_about_a_port() {
 
 #[tokio::test]
 async fn published_when_every_source_has_spoken() {
-    let (registry, inputs) = Registry::start(2);
+    let (registry, inputs) = Registry::start(2, None);
     let mut meshes = registry.subscribe();
     inputs[0].send(vec![Delta::Reset(vec![of_service(service("web"))])]).await.unwrap();
     meshes.changed().await.unwrap();
