@@ -4,13 +4,16 @@
 //! A file is complete or absent: it is written under another name, synced, and then linked or renamed into place.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 /// What went wrong with a state directory or a file in it.
@@ -34,6 +37,34 @@ pub enum StoreError {
         mode: u32,
         /// The loosest bits accepted.
         wanted: u32,
+    },
+    /// Somebody else made it: what is in it, and who reads what is put there, is not ours to say. Operator's fault.
+    #[error(
+        "{path} belongs to user {owner}, not to {us}, who runs this; choose another directory, or run: chown {us} {path}"
+    )]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// User id of its owner.
+        owner: u32,
+        /// User id of this process.
+        us: u32,
+    },
+    /// It is a symbolic link, or not the kind of file it should be: somebody may have put it there. Operator's fault.
+    #[error("{path} is a symbolic link or a special file; give the path of the directory or file itself")]
+    Link {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// Anybody may replace the directory. Operator's fault.
+    #[error(
+        "{path} has mode {mode:04o}: anybody may replace what is in it; choose another directory, or run: chmod o-w {path}"
+    )]
+    Above {
+        /// A directory above it.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// Far larger than any key or certificate file.
     #[error("{path} is larger than {MAX_FILE_BYTES} bytes")]
@@ -133,93 +164,139 @@ impl Memory {
     }
 }
 
-/// A directory only its owner can enter.
-#[derive(Debug, Clone)]
+/// A directory only its owner can enter. It is opened once: whoever replaces its name later replaces nothing here.
+#[derive(Debug)]
 pub(crate) struct Dir {
     dir: PathBuf,
+    opened: OwnedFd,
 }
 
 impl Dir {
     /// Opens `dir`, making it with mode 0700 when it is not there.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(|e| failed(dir, e))?;
-        check_mode(dir, &fs::metadata(dir).map_err(|e| failed(dir, e))?, DIR_MODE)?;
-        Ok(Self { dir: dir.to_owned() })
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| match e {
+            Errno::LOOP | Errno::NOTDIR => StoreError::Link { path: dir.to_owned() },
+            other => failed(dir, other.into()),
+        })?;
+        check(dir, &opened, DIR_MODE)?;
+        replaceable(dir)?;
+        Ok(Self { dir: dir.to_owned(), opened })
     }
 
     /// The bytes of the file `name`, or `None` when there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let path = self.dir.join(name);
-        match fs::metadata(&path) {
-            Ok(meta) => check_mode(&path, &meta, FILE_MODE)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed(&path, e)),
+        // Not to wait for the writer of a pipe.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.opened, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(StoreError::Link { path }),
+            Err(error) => return Err(failed(&path, error.into())),
+        };
+        check(&path, &file, FILE_MODE)?;
+        let file = File::from(file);
+        if !file.metadata().map_err(|e| failed(&path, e))?.is_file() {
+            return Err(StoreError::Link { path });
         }
-        read_file(&path).map(Some)
+        read_all(&path, &file).map(Some)
     }
 
     /// Writes the file `name` unless it exists already; says whether it wrote.
     pub(crate) fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
-        let (path, draft) = self.draft(name, bytes)?;
+        let draft = self.draft(name, bytes)?;
         // A link, unlike a rename, never replaces: of two processes that start at once, one wins and both read its key.
-        let linked = match fs::hard_link(&draft, &path) {
+        let linked = match rustix::fs::linkat(&self.opened, &draft, &self.opened, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(failed(&path, e)),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(self.failed(name, e)),
         };
-        fs::remove_file(&draft).map_err(|e| failed(&draft, e))?;
+        rustix::fs::unlinkat(&self.opened, &draft, AtFlags::empty()).map_err(|e| self.failed(&draft, e))?;
         self.sync()?;
         linked
     }
 
     /// Writes the file `name`, over an old one if there is one.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let (path, draft) = self.draft(name, bytes)?;
-        fs::rename(&draft, &path).map_err(|e| failed(&path, e))?;
+        let draft = self.draft(name, bytes)?;
+        rustix::fs::renameat(&self.opened, &draft, &self.opened, name).map_err(|e| self.failed(name, e))?;
         self.sync()
     }
 
     /// Removes the file `name`; one that is not there is fine.
     pub(crate) fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let path = self.dir.join(name);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
-            Ok(()) | Err(_) => self.sync(),
+        match rustix::fs::unlinkat(&self.opened, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => self.sync(),
+            Err(e) => Err(self.failed(name, e)),
         }
     }
 
-    fn draft(&self, name: &str, bytes: &[u8]) -> Result<(PathBuf, PathBuf), StoreError> {
+    /// Writes a file under a name of its own, which is returned.
+    fn draft(&self, name: &str, bytes: &[u8]) -> Result<String, StoreError> {
         // Unlike any other writer's, in this process or another.
         let turn = DRAFTS.fetch_add(1, Ordering::Relaxed);
-        let draft = self.dir.join(format!(".{name}.{}.{turn}", std::process::id()));
+        let draft = format!(".{name}.{}.{turn}", std::process::id());
         let write = || -> io::Result<()> {
-            let _ = fs::remove_file(&draft); // of a process that had our id and died
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&draft)?;
+            // Of a process that had our id and died.
+            let _ = rustix::fs::unlinkat(&self.opened, &draft, AtFlags::empty());
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.opened, &draft, flags, Mode::from_raw_mode(FILE_MODE))?;
+            let mut file = File::from(file);
             file.write_all(bytes)?;
             file.sync_all()
         };
-        write().map_err(|e| failed(&draft, e))?;
-        Ok((self.dir.join(name), draft))
+        write().map_err(|e| failed(&self.dir.join(&draft), e))?;
+        Ok(draft)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|e| failed(&self.dir, e))
+        rustix::fs::fsync(&self.opened).map_err(|e| failed(&self.dir, e.into()))
+    }
+
+    fn failed(&self, name: &str, source: Errno) -> StoreError {
+        failed(&self.dir.join(name), source.into())
     }
 }
 
-/// Reads a file of keys or certificates, at most 1 MiB, whatever its mode.
+/// Reads a file of keys or certificates that the operator names, at most 1 MiB, whatever its mode and owner.
 pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    let size = fs::metadata(path).map_err(|e| failed(path, e))?.len();
-    if size > MAX_FILE_BYTES {
+    read_all(path, &File::open(path).map_err(|e| failed(path, e))?)
+}
+
+fn read_all(path: &Path, file: &File) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_FILE_BYTES.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| failed(path, e))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
         return Err(StoreError::TooLarge { path: path.to_owned() });
     }
-    fs::read(path).map(Zeroizing::new).map_err(|e| failed(path, e))
+    Ok(bytes)
 }
 
-fn check_mode(path: &Path, meta: &fs::Metadata, wanted: u32) -> Result<(), StoreError> {
-    let mode = meta.mode() & 0o7777;
+/// Whether the opened file is ours, and nobody else's to reach.
+fn check(path: &Path, opened: &OwnedFd, wanted: u32) -> Result<(), StoreError> {
+    let stat = rustix::fs::fstat(opened).map_err(|e| failed(path, e.into()))?;
+    let us = rustix::process::geteuid().as_raw();
+    if stat.st_uid != us {
+        return Err(StoreError::Owner { path: path.to_owned(), owner: stat.st_uid, us });
+    }
+    let mode = stat.st_mode & 0o7777;
     if mode & 0o077 != 0 {
         return Err(StoreError::Mode { path: path.to_owned(), mode, wanted });
+    }
+    Ok(())
+}
+
+/// Whether anybody may put another directory in the place of `dir`: one above it is writable by all, without the
+/// sticky bit.
+fn replaceable(dir: &Path) -> Result<(), StoreError> {
+    let real = fs::canonicalize(dir).map_err(|e| failed(dir, e))?;
+    for above in real.ancestors().skip(1) {
+        let mode = fs::metadata(above).map_err(|e| failed(above, e))?.mode() & 0o7777;
+        if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+            return Err(StoreError::Above { path: above.to_owned(), mode });
+        }
     }
     Ok(())
 }
@@ -278,5 +355,51 @@ mod tests {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         let error = Store::open(&dir).unwrap_err().to_string();
         assert!(error.contains("0755") && error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn hostile_16_what_somebody_else_put_there_is_not_used() {
+        let root = tempfile::tempdir().unwrap();
+        let real = root.path().join("real");
+        Store::open(&real).unwrap().create("key", b"one").unwrap();
+        // A link in place of the directory, or of a file in it, wherever it leads.
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(matches!(Store::open(&link), Err(StoreError::Link { .. })));
+        let store = Store::open(&real).unwrap();
+        std::os::unix::fs::symlink(real.join("key"), real.join("other")).unwrap();
+        assert!(matches!(store.read("other"), Err(StoreError::Link { .. })));
+        // A pipe without a writer is not waited for.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            real.join("pipe"),
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(matches!(store.read("pipe"), Err(StoreError::Link { .. })));
+        // A directory above that anybody may rename in; with the sticky bit nobody but the owner may.
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Store::open(&open.join("state")), Err(StoreError::Above { .. })));
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(Store::open(&open.join("state")).is_ok());
+        // Of another owner; only root can make one.
+        if rustix::process::geteuid().is_root() {
+            for name in ["key", ""] {
+                std::os::unix::fs::chown(real.join(name), Some(65_534), None).unwrap();
+            }
+            assert!(matches!(store.read("key"), Err(StoreError::Owner { owner: 65_534, .. })));
+            let error = Store::open(&real).unwrap_err().to_string();
+            assert!(error.contains("belongs to user 65534") && error.contains("chown"), "{error}");
+        }
+        // The directory that was opened is meant, whatever has its name now.
+        let moved = Store::open(&open.join("state")).unwrap();
+        fs::rename(open.join("state"), open.join("was")).unwrap();
+        fs::create_dir(open.join("state")).unwrap();
+        assert!(moved.create("key", b"two").unwrap());
+        assert!(open.join("was/key").exists() && !open.join("state/key").exists());
     }
 }
