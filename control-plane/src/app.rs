@@ -20,6 +20,7 @@ use crate::caller::{Callers, Reviewer};
 use crate::identity::{Authority, Ca, SecretStore, Serving};
 use crate::metrics::Metrics;
 use crate::model::Delta;
+use crate::quota::InUse;
 use crate::registry::{Input, Registry};
 use crate::server::{self, Services, TlsIncoming, Tuning};
 use crate::settings::{Settings, Source, not_loopback};
@@ -120,6 +121,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let (registry, source) = watch(&settings, client.as_ref())?;
     let changes = registry.changes().context("the registry runs")?;
     let interest = Interest::default();
+    let quotas = InUse::new(settings.quotas, metrics.clone());
     let shared = Arc::new(Shared {
         translator: Arc::new(Translator::new(&settings.cluster_domain, settings.trust_domain.clone())),
         registry: registry.clone(),
@@ -127,6 +129,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
         admission: Admission::new(INITIAL_SYNCS),
         interest: interest.clone(),
         proxies: Proxies::default(),
+        quotas: quotas.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
@@ -136,7 +139,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let services = |callers: &Callers| Services {
         shared: shared.clone(),
         callers: callers.clone(),
-        ca: Ca::new(authority.clone(), callers.clone(), metrics.clone(), settings.leaf_ttl),
+        ca: Ca::new(authority.clone(), callers.clone(), (metrics.clone(), quotas.clone()), settings.leaf_ttl),
     };
 
     let (incoming, accepting) = TlsIncoming::new(xds, serving.configs(), metrics.clone(), Tuning::default());
@@ -215,9 +218,9 @@ enum Running {
 /// Starts the registry and its sources.
 fn watch(settings: &Settings, client: Option<&kube::Client>) -> anyhow::Result<(Arc<Registry>, Running)> {
     let sources = if client.is_some() { KubeSource::SOURCES } else { 1 };
-    let (registry, mut inputs) = Registry::start(sources);
+    let (registry, mut inputs) = Registry::start(sources, settings.mtls_floor);
     let source = match client {
-        Some(client) => Running::Cluster(KubeSource::start(client, inputs)),
+        Some(client) => Running::Cluster(KubeSource::start(client, inputs, settings.workload_ranges.clone())),
         None => {
             let input = inputs.pop().context("the registry has an input for its source")?;
             let sink = move |step| input.send_blocking(step).is_ok();

@@ -21,6 +21,9 @@ pub mod translate;
 /// What is wrong with a directory of manifests.
 pub mod validate;
 
+/// What one identity may have.
+pub mod quota;
+
 /// Who calls.
 mod caller;
 

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) nacks: Family<TypeLabel, Counter>,
     /// Streams and signing requests that were turned away.
     pub(crate) refused: Family<ReasonLabel, Counter>,
+    /// Streams, demands and signatures that were refused because a quota was used up.
+    pub(crate) quota_refused: Family<QuotaLabels, Counter>,
     /// Signing requests by result.
     pub(crate) csrs: Family<ResultLabel, Counter>,
     /// TLS handshakes by result.
@@ -70,6 +72,14 @@ pub(crate) struct ReasonLabel {
     pub(crate) reason: &'static str,
 }
 
+/// Whose quota was used up, and which.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct QuotaLabels {
+    /// A SPIFFE id, or `other`: the number of series is bounded.
+    pub(crate) identity: String,
+    pub(crate) quota: &'static str,
+}
+
 /// How something ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ResultLabel {
@@ -86,6 +96,11 @@ impl Metrics {
         r.register("xds_resources_sent", "Resources in discovery responses", self.resources.clone());
         r.register("xds_nacks", "Discovery responses refused by a client", self.nacks.clone());
         r.register("xds_refused", "Streams turned away, by reason", self.refused.clone());
+        r.register(
+            "quota_refused",
+            "Streams, demands and signatures refused because the quota of an identity was used up",
+            self.quota_refused.clone(),
+        );
         r.register("ca_requests", "Certificate signing requests, by result", self.csrs.clone());
         r.register("tls_handshakes", "TLS handshakes of the discovery port, by result", self.handshakes.clone());
         r.register("mesh_version", "Version of the newest mesh", self.mesh_version.clone());
@@ -112,6 +127,7 @@ pub fn example() -> Result<String, std::fmt::Error> {
         by_type.get_or_create(&TypeLabel::of(ResourceType::Listener)).inc();
     }
     metrics.refused.get_or_create(&ReasonLabel { reason: "" }).inc();
+    metrics.quota_refused.get_or_create(&QuotaLabels { identity: String::new(), quota: "" }).inc();
     for by_result in [&metrics.csrs, &metrics.handshakes] {
         by_result.get_or_create(&ResultLabel { result: "" }).inc();
     }

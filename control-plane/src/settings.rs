@@ -10,6 +10,10 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser};
 use tulle_identity::spiffe::TrustDomain;
 
+use crate::model::policy::Mtls;
+use crate::model::ranges::WorkloadRanges;
+use crate::quota::Quotas;
+
 /// How a control plane runs. Port 0 anywhere means any free port.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -37,6 +41,12 @@ pub struct Settings {
     pub dns_names: Vec<String>,
     /// Lifetime of a certificate, unless a shorter one is asked for.
     pub leaf_ttl: Duration,
+    /// With [`Source::Kubernetes`]: the addresses Workloads may have. Files may name any.
+    pub workload_ranges: WorkloadRanges,
+    /// No namespace and no Service has a weaker mTLS mode.
+    pub mtls_floor: Option<Mtls>,
+    /// What one identity, and one pod, may have of a replica.
+    pub quotas: Quotas,
 }
 
 /// Where objects and keys come from.
@@ -90,6 +100,9 @@ impl Settings {
             admin_address: SocketAddr::new(any, 15014),
             dns_names: default_dns_names(),
             leaf_ttl: Duration::from_secs(86_400),
+            workload_ranges: WorkloadRanges::default(),
+            mtls_floor: None,
+            quotas: Quotas::default(),
         }
     }
 
@@ -170,6 +183,13 @@ struct Args {
     /// Lifetime of a certificate, unless a shorter one is asked for, such as 24h or 90m
     #[arg(long, env = "TULLE_LEAF_TTL", value_name = "DURATION", default_value = "24h")]
     leaf_ttl: String,
+    /// Addresses that Workloads of a namespace may have, as NAMESPACE=CIDR, * for every namespace; repeat for more.
+    /// With --source kubernetes, where none is given no Workload is taken
+    #[arg(long = "workload-range", env = "TULLE_WORKLOAD_RANGE", value_name = "NAMESPACE=CIDR", value_delimiter = ',')]
+    workload_ranges: Vec<String>,
+    /// Weakest mTLS mode that a namespace or Service may have: permissive or strict; none: whatever they say
+    #[arg(long, env = "TULLE_MTLS_FLOOR", value_name = "MODE", default_value = "none")]
+    mtls_floor: String,
     /// Log filter, such as info or info,tulle_control_plane::xds=debug
     #[arg(long, env = "TULLE_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     log_level: String,
@@ -217,6 +237,8 @@ impl Args {
                 None
             }
         };
+        let workload_ranges = workload_ranges(&mut mistakes, &self.workload_ranges);
+        let mtls_floor = mtls_floor(&mut mistakes, &self.mtls_floor);
         let source = source(&mut mistakes, &self.source, self.config_dir.is_some(), self.kubeconfig);
         if ca.is_some() && matches!(source, Some(Source::Kubernetes(_))) {
             mistakes.push("--ca-cert is for --source file: in a cluster the Secret tulle-ca holds it".to_owned());
@@ -248,6 +270,9 @@ impl Args {
             admin_address,
             dns_names,
             leaf_ttl,
+            workload_ranges,
+            mtls_floor,
+            quotas: Quotas::default(),
         };
         Ok((settings, LogSettings { level: self.log_level, json }))
     }
@@ -265,6 +290,23 @@ fn source(mistakes: &mut Vec<String>, text: &str, config_dir: bool, kubeconfig: 
         ("file", false) => mistakes.push("--config-dir is needed: the directory of manifests to serve".to_owned()),
         ("kubernetes", true) => mistakes.push("--config-dir is for --source file, not for kubernetes".to_owned()),
         (other, _) => mistakes.push(format!("--source {other:?}: file or kubernetes")),
+    }
+    None
+}
+
+fn workload_ranges(mistakes: &mut Vec<String>, texts: &[String]) -> WorkloadRanges {
+    WorkloadRanges::parse(texts.iter().map(String::as_str)).unwrap_or_else(|error| {
+        mistakes.push(format!("--workload-range {error}"));
+        WorkloadRanges::default()
+    })
+}
+
+fn mtls_floor(mistakes: &mut Vec<String>, text: &str) -> Option<Mtls> {
+    match text {
+        "none" => return None,
+        "permissive" => return Some(Mtls::Permissive),
+        "strict" => return Some(Mtls::Strict),
+        other => mistakes.push(format!("--mtls-floor {other:?}: none, permissive or strict")),
     }
     None
 }
@@ -348,6 +390,8 @@ mod tests {
             "--ca-cert=/a",
             "--dns-name=-bad",
             "--log-format=xml",
+            "--workload-range=10.0.0.0/8",
+            "--mtls-floor=disable",
         ];
         let mistakes = check(&args).unwrap_err();
         let text = mistakes.to_string();
@@ -360,6 +404,8 @@ mod tests {
             "--dns-name",
             "xml",
             "--config-dir",
+            "--workload-range",
+            "--mtls-floor",
         ];
         for flag in flags {
             assert!(text.contains(flag), "{flag} is missing from {text}");

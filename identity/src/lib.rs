@@ -23,6 +23,9 @@ pub mod token;
 /// ServiceAccount tokens of a cluster, as far as they can be read without its keys.
 pub mod account;
 
+/// The keys a cluster signs ServiceAccount tokens with.
+pub mod jwks;
+
 /// rustls configurations for the mesh.
 pub mod tls;
 

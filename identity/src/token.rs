@@ -238,7 +238,7 @@ fn seconds(time: SystemTime) -> u64 {
 
 /// jsonwebtoken panics in a build that enables several of its backends unless one was installed, so we do it before
 /// every first use. Somebody else having installed one before us is as good.
-fn install_provider() {
+pub(crate) fn install_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();

@@ -9,16 +9,25 @@ mod review;
 /// What the cluster answered lately.
 mod recent;
 
+/// The keys of the cluster.
+mod keys;
+
+/// Whose turn it is to ask the cluster.
+mod turns;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Extensions, Status};
 use tulle_identity::account;
 use tulle_identity::spiffe::{SpiffeId, TrustDomain};
 use tulle_identity::token::{TokenError, TokenVerifier};
 
 use crate::model::Key;
+use crate::quota::Who;
 
 pub(crate) use review::Reviewer;
 
@@ -42,6 +51,13 @@ pub(crate) struct Caller {
     pub(crate) expires: SystemTime,
 }
 
+impl Caller {
+    /// For whom its quota counts.
+    pub(crate) const fn who(&self) -> Who<'_> {
+        (&self.id, self.pod.as_ref())
+    }
+}
+
 impl Callers {
     /// Callers must have a token of `trust_domain`, or one `reviewer` vouches for.
     pub(crate) fn new(
@@ -61,41 +77,65 @@ impl Callers {
     ///
     /// # Errors
     /// As [`Self::authenticated`]; a token that is present must be valid everywhere.
-    pub(crate) async fn reader(&self, metadata: &MetadataMap) -> Result<Option<Caller>, Status> {
-        if self.anonymous && !metadata.contains_key("authorization") {
+    pub(crate) async fn reader(&self, head: Head<'_>) -> Result<Option<Caller>, Status> {
+        if self.anonymous && !head.metadata.contains_key("authorization") {
             return Ok(None);
         }
-        self.authenticated(metadata).await.map(Some)
+        self.authenticated(head).await.map(Some)
     }
 
     /// The caller of anything else.
     ///
     /// # Errors
     /// `Unauthenticated` when there is no valid token, `Unavailable` when the cluster cannot be asked about it.
-    pub(crate) async fn authenticated(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        let token = bearer(metadata)?;
+    pub(crate) async fn authenticated(&self, head: Head<'_>) -> Result<Caller, Status> {
+        let token = bearer(head.metadata)?;
         match self.verifier.verify(token, SystemTime::now()) {
             Ok(claims) if claims.id.trust_domain() != self.trust_domain => Err(Status::unauthenticated(format!(
                 "the workload token is of {}, this is trust domain {}",
                 claims.id, self.trust_domain
             ))),
             Ok(claims) => Ok(Caller { id: claims.id, pod: None, expires: claims.expires }),
-            Err(error) => self.reviewed(token, &error).await,
+            Err(error) => self.reviewed(token, &error, source(head.extensions)).await,
         }
     }
 
     /// The caller of a token that is not ours.
-    async fn reviewed(&self, token: &str, error: &TokenError) -> Result<Caller, Status> {
+    async fn reviewed(&self, token: &str, error: &TokenError, source: IpAddr) -> Result<Caller, Status> {
         let refused = || Status::unauthenticated(format!("the workload token is not valid: {error}"));
         // Whatever is ours, or no token at all, is nothing to ask the cluster about.
         let foreign = matches!(error, TokenError::Signature | TokenError::Audience | TokenError::Malformed);
         let reviewer = self.reviewer.as_ref().filter(|_| foreign).ok_or_else(refused)?;
         let claimed = account::claimed(token).ok_or_else(refused)?;
-        let pod = reviewer.review(token, &claimed).await?;
+        let pod = reviewer.review(token, &claimed, source).await?;
         let id = SpiffeId::workload(&self.trust_domain, &pod.key.namespace, &pod.service_account)
             .map_err(|error| Status::unauthenticated(format!("no identity can be made of the token: {error}")))?;
         Ok(Caller { id, pod: Some(pod.key), expires: claimed.expires })
     }
+}
+
+/// The head of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    metadata: &'a MetadataMap,
+    extensions: &'a Extensions,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of<T>(request: &'a tonic::Request<T>) -> Self {
+        Self { metadata: request.metadata(), extensions: request.extensions() }
+    }
+}
+
+/// The peer of a connection with TLS. It identifies nobody: callers of one address share their turns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Where a call comes from, as far as it is known.
+fn source(extensions: &Extensions) -> IpAddr {
+    let plain = || extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let peer = extensions.get::<Peer>().map(|peer| peer.0).or_else(plain);
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
 }
 
 /// The bearer token of a call.

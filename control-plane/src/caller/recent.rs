@@ -1,10 +1,10 @@
 //! What the cluster answered lately, by hash of the token, so that it is asked once a minute and not once a call. Bounded
-//! in time and number; never holds a token.
+//! in time and number; never holds a token. Good and bad tokens have a cache each: bad ones can be made without end.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Answers at once. A full cache forgets everything: the cluster is then asked again, once for each caller.
+/// Answers at once. A full cache forgets the answer that ends soonest.
 const MOST: usize = 16_384;
 
 /// An answer that a token is good is believed this long, and never beyond the token's end.
@@ -39,8 +39,10 @@ impl<V: Clone> Recent<V> {
         if self.answers.len() >= MOST {
             self.answers.retain(|_, (_, until)| now < *until);
         }
-        if self.answers.len() >= MOST {
-            self.answers.clear();
+        if self.answers.len() >= MOST
+            && let Some(soonest) = self.answers.iter().min_by_key(|(_, (_, until))| *until).map(|(token, _)| *token)
+        {
+            self.answers.remove(&soonest);
         }
         self.answers.insert(token, (answer, now + time));
     }

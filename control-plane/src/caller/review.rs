@@ -1,9 +1,11 @@
 //! Tokens of ServiceAccounts: the cluster is asked whether one is good (TokenReview), and its pod must be there.
 //!
 //! The audience is strict: a token that others may use as well is not taken, and an answer that does not speak of
-//! audiences is no answer (CP-02). A caller is its own pod and no other (CP-04).
+//! audiences is no answer (CP-02). A caller is its own pod and no other (CP-04). What the cluster did not sign is not
+//! asked about, and callers take turns by their address.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,11 +14,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::Status;
 use tulle_identity::account::Claimed;
 
-use super::recent::{BAD, GOOD, Recent, hash};
+use super::keys::{ClusterKeys, Signed};
+use super::recent::{BAD, GOOD, Hash, Recent, hash};
+use super::turns::Turns;
 use crate::model::Key;
 use crate::registry::Mesh;
 
@@ -30,9 +34,6 @@ const ACCOUNT: &str = "system:serviceaccount:";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
-/// Questions to the cluster at once; more wait.
-const AT_ONCE: usize = 32;
-
 /// A caller waits no longer than this for the cluster's answer.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -40,8 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub(crate) struct Reviewer {
     client: Client,
     mesh: watch::Receiver<Arc<Mesh>>,
-    recent: Mutex<Recent<Answer>>,
-    turns: Semaphore,
+    keys: ClusterKeys,
+    good: Mutex<Recent<PodAccount>>,
+    bad: Mutex<Recent<String>>,
+    turns: Turns,
 }
 
 type Answer = Result<PodAccount, String>;
@@ -57,36 +60,67 @@ pub(super) struct PodAccount {
 impl Reviewer {
     /// Asks through `client`; pods are looked up in the mesh first.
     pub(crate) fn new(client: Client, mesh: watch::Receiver<Arc<Mesh>>) -> Self {
-        Self { client, mesh, recent: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+        let keys = ClusterKeys::new(client.clone());
+        Self { client, mesh, keys, good: Mutex::default(), bad: Mutex::default(), turns: Turns::default() }
     }
 
     /// The pod `token` is of.
     ///
     /// # Errors
-    /// `Unauthenticated` when the token is not good or its pod is gone; `Unavailable` when the cluster does not say.
-    pub(super) async fn review(&self, token: &str, claimed: &Claimed) -> Result<PodAccount, Status> {
+    /// `Unauthenticated` when the token is not good or its pod is gone; `Unavailable` when the cluster does not say;
+    /// `ResourceExhausted` when too many callers of `source` wait.
+    pub(super) async fn review(&self, token: &str, claimed: &Claimed, source: IpAddr) -> Result<PodAccount, Status> {
         // Nothing that could not be good anyway is worth a question.
         let now = SystemTime::now();
         let remaining = claimed.expires.duration_since(now).unwrap_or_default();
         plausible(claimed, remaining).map_err(refused)?;
         let key = hash(token);
-        let known = self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(&key, Instant::now());
-        match known {
-            Some(Ok(pod)) if self.known(&pod).is_some_and(|known| known.is_ok()) => return Ok(pod),
-            Some(Err(reason)) => return Err(refused(reason)),
-            // The pod is not there any more, or not yet.
-            Some(Ok(_)) | None => {}
+        if let Some(answer) = self.recent(&key) {
+            return answer.map_err(refused);
         }
-        let asked = tokio::time::timeout(PATIENCE, Box::pin(self.ask(token))).await;
+        let signed = match self.keys.signed(token).await {
+            Signed::Yes => true,
+            Signed::Unknown => false,
+            Signed::No => return self.note(key, Err("the cluster did not sign it".to_owned()), remaining),
+            Signed::Later => return Err(unavailable("it is signed with a key that is not known yet; try again")),
+        };
+        let asked = tokio::time::timeout(PATIENCE, Box::pin(self.ask(token, &key, (source, signed)))).await;
         let answer = asked.map_err(|_| unavailable("it did not answer in time"))??;
-        let (time, now) = (if answer.is_ok() { GOOD.min(remaining) } else { BAD }, Instant::now());
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).put(key, answer.clone(), time, now);
+        self.note(key, answer, remaining)
+    }
+
+    /// What is known already; none also for a pod that is not there any more, or not yet.
+    fn recent(&self, key: &Hash) -> Option<Answer> {
+        let now = Instant::now();
+        if let Some(reason) = self.bad.lock().unwrap_or_else(PoisonError::into_inner).get(key, now) {
+            return Some(Err(reason));
+        }
+        let pod = self.good.lock().unwrap_or_else(PoisonError::into_inner).get(key, now)?;
+        self.known(&pod).is_some_and(|known| known.is_ok()).then_some(Ok(pod))
+    }
+
+    fn note(&self, key: Hash, answer: Answer, remaining: Duration) -> Result<PodAccount, Status> {
+        let now = Instant::now();
+        match &answer {
+            Ok(pod) => {
+                let time = GOOD.min(remaining);
+                self.good.lock().unwrap_or_else(PoisonError::into_inner).put(key, pod.clone(), time, now);
+            }
+            Err(reason) => {
+                self.bad.lock().unwrap_or_else(PoisonError::into_inner).put(key, reason.clone(), BAD, now);
+            }
+        }
         answer.map_err(refused)
     }
 
-    /// What the cluster says of a token and of its pod.
-    async fn ask(&self, token: &str) -> Result<Answer, Status> {
-        let _turn = self.turns.acquire().await.map_err(|_| unavailable("the control plane is shutting down"))?;
+    /// What the cluster says of a token and of its pod. `from`: the caller's address, and whether the token is signed.
+    async fn ask(&self, token: &str, key: &Hash, from: (IpAddr, bool)) -> Result<Answer, Status> {
+        let crowded = |_| Status::resource_exhausted("too many callers of this address have their tokens reviewed");
+        let _turn = self.turns.turn(from.0, from.1).await.map_err(crowded)?;
+        // Another caller with the same token may have been told meanwhile.
+        if let Some(answer) = self.recent(key) {
+            return Ok(answer);
+        }
         let review = TokenReview {
             spec: TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: Some(token.to_owned()) },
             ..TokenReview::default()

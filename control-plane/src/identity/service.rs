@@ -13,8 +13,9 @@ use tulle_proto::auth::istio_certificate_service_server::IstioCertificateService
 use tulle_proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
 use super::Authority;
-use crate::caller::{Caller, Callers};
+use crate::caller::{Caller, Callers, Head};
 use crate::metrics::{Metrics, ResultLabel};
+use crate::quota::InUse;
 
 /// The signing service of one listener.
 #[derive(Clone)]
@@ -22,13 +23,25 @@ pub(crate) struct Ca {
     authority: Arc<Authority>,
     callers: Callers,
     metrics: Metrics,
+    quotas: InUse,
     /// Lifetime of a leaf that asks for none, and the longest it may have.
     ttl: Duration,
 }
 
 impl Ca {
-    pub(crate) const fn new(authority: Arc<Authority>, callers: Callers, metrics: Metrics, ttl: Duration) -> Self {
-        Self { authority, callers, metrics, ttl }
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        callers: Callers,
+        (metrics, quotas): (Metrics, InUse),
+        ttl: Duration,
+    ) -> Self {
+        Self { authority, callers, metrics, quotas, ttl }
+    }
+
+    fn signed(&self, caller: &Caller, request: &IstioCertificateRequest) -> Result<Vec<String>, Status> {
+        self.quotas.signature(caller.who())?;
+        let id = &caller.id;
+        self.sign(id, request).inspect(|_| tracing::debug!(%id, "certificate issued"))
     }
 
     fn sign(&self, id: &SpiffeId, request: &IstioCertificateRequest) -> Result<Vec<String>, Status> {
@@ -57,16 +70,15 @@ impl IstioCertificateService for Ca {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let signed = match self.callers.authenticated(request.metadata()).await {
-            Ok(Caller { id, .. }) => {
-                self.sign(&id, request.get_ref()).inspect(|_| tracing::debug!(%id, "certificate issued"))
-            }
+        let signed = match self.callers.authenticated(Head::of(&request)).await {
+            Ok(caller) => self.signed(&caller, request.get_ref()),
             Err(status) => Err(status),
         };
         let result = match signed.as_ref().map_err(Status::code) {
             Ok(_) => "ok",
             Err(Code::Unauthenticated) => "unauthenticated",
             Err(Code::InvalidArgument) => "invalid",
+            Err(Code::ResourceExhausted) => "limited",
             Err(_) => "failed",
         };
         self.metrics.csrs.get_or_create(&ResultLabel { result }).inc();

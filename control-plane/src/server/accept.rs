@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::caller::Peer;
 use crate::metrics::{Metrics, ResultLabel};
 
 /// Bounds of a listener.
@@ -91,13 +92,13 @@ impl Accepting {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let acceptor = TlsAcceptor::from(self.configs.borrow().clone());
                     let (metrics, ready, within) = (self.metrics.clone(), self.ready.clone(), self.tuning.handshake);
                     tasks.spawn(async move {
                         if let Some(stream) = shake(acceptor, stream, within, &metrics).await {
                             drop(handshake);
-                            let _ = ready.send(Conn { stream, _permit: connection }).await;
+                            let _ = ready.send(Conn { stream, peer: Peer(peer), _permit: connection }).await;
                         }
                     });
                 }
@@ -133,14 +134,17 @@ async fn shake(
 #[derive(Debug)]
 pub(crate) struct Conn<T> {
     stream: T,
+    peer: Peer,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<T> Connected for Conn<T> {
-    /// Nothing: callers are known by their token, never by their address.
-    type ConnectInfo = ();
+    /// Callers are known by their token, never by their address; but they take turns by it.
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Conn<T> {

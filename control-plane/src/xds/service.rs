@@ -16,8 +16,9 @@ use tulle_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Disc
 use super::session::{Delta, Session, Sotw};
 use super::stream;
 use super::{Admission, Interest, Proxies};
-use crate::caller::Callers;
+use crate::caller::{Caller, Callers, Head};
 use crate::metrics::Metrics;
+use crate::quota::InUse;
 use crate::registry::Registry;
 use crate::translate::Translator;
 
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) interest: Interest,
     pub(crate) proxies: Proxies,
+    pub(crate) quotas: InUse,
     pub(crate) metrics: Metrics,
     /// Ends every stream.
     pub(crate) shutdown: CancellationToken,
@@ -58,13 +60,14 @@ impl Ads {
         &self,
         request: Request<Streaming<S::Request>>,
     ) -> Result<Responses<S::Response>, Status> {
-        let caller = self.callers.reader(request.metadata()).await.inspect_err(|_| {
+        let caller = self.callers.reader(Head::of(&request)).await.inspect_err(|_| {
             let label = crate::metrics::ReasonLabel { reason: "unauthenticated" };
             self.shared.metrics.refused.get_or_create(&label).inc();
         })?;
+        let share = self.shared.quotas.stream(caller.as_ref().map(Caller::who))?;
         // One response on its way is enough: the session makes the next one from what is newest by then.
         let (responses, receiver) = mpsc::channel(1);
-        let work = stream::run::<S>(self.shared.clone(), caller, request.into_inner(), responses);
+        let work = stream::run::<S>(self.shared.clone(), (caller, share), request.into_inner(), responses);
         self.shared.tasks.spawn(work);
         Ok(Box::pin(ReceiverStream::new(receiver)))
     }

@@ -20,6 +20,7 @@ use super::world::View;
 use crate::caller::Caller;
 use crate::metrics::{ReasonLabel, StreamLabels, TypeLabel};
 use crate::model::Key;
+use crate::quota::StreamShare;
 use crate::registry::{Topic, WorkloadView};
 
 /// A client that opens a stream says who it is within this.
@@ -36,7 +37,7 @@ type Responses<S> = mpsc::Sender<Result<<S as Session>::Response, Status>>;
 /// Serves one stream to its end. Dropping the future closes the stream.
 pub(super) async fn run<S: Session>(
     shared: Arc<Shared>,
-    caller: Option<Caller>,
+    (caller, share): (Option<Caller>, StreamShare),
     requests: Streaming<S::Request>,
     responses: Responses<S>,
 ) {
@@ -46,7 +47,7 @@ pub(super) async fn run<S: Session>(
         biased; // a shutdown ends streams that never pause, and so does the end of the caller's proof
         () = shutdown.cancelled() => Err(Status::unavailable("the control plane is shutting down")),
         () = passed(expires) => Err(Status::unauthenticated("the workload token has expired: come back with a new one")),
-        served = serve::<S>(&shared, caller, requests, &responses) => served,
+        served = serve::<S>(&shared, (caller, share), requests, &responses) => served,
     };
     if let Err(status) = served {
         tracing::debug!(code = ?status.code(), reason = status.message(), "discovery stream ended");
@@ -65,7 +66,7 @@ async fn passed(time: Option<SystemTime>) {
 
 async fn serve<S: Session>(
     shared: &Shared,
-    caller: Option<Caller>,
+    (caller, share): (Option<Caller>, StreamShare),
     mut requests: Streaming<S::Request>,
     responses: &Responses<S>,
 ) -> Result<(), Status> {
@@ -106,7 +107,7 @@ async fn serve<S: Session>(
         open.dec();
     });
     tracing::debug!(node = client.id, client = labels.client, variant = S::VARIANT, "discovery stream open");
-    let mut stream = Stream::<S>::new(shared, &client, registration);
+    let mut stream = Stream::<S>::new(shared, &client, registration, share);
     stream.pod = pod;
     stream.heard(first)?;
     stream.serve(requests, responses, turn).await
@@ -148,16 +149,17 @@ struct Stream<'a, S: Session> {
     view: View,
     interests: Interests,
     registration: Registration,
+    share: StreamShare,
     /// The client's pod as it was at the start, in a cluster.
     pod: Option<Arc<WorkloadView>>,
 }
 
 impl<'a, S: Session> Stream<'a, S> {
-    fn new(shared: &'a Shared, client: &'a Client, registration: Registration) -> Self {
+    fn new(shared: &'a Shared, client: &'a Client, registration: Registration, share: StreamShare) -> Self {
         let (mesh, bundle) = (shared.registry.mesh(), shared.bundle.borrow().clone());
         let view = View::new(shared.translator.clone(), client.scope.clone(), mesh, &bundle);
         let interests = shared.interest.join();
-        Self { shared, client, session: S::default(), view, interests, registration, pod: None }
+        Self { shared, client, session: S::default(), view, interests, registration, share, pod: None }
     }
 
     async fn serve(
@@ -228,6 +230,7 @@ impl<'a, S: Session> Stream<'a, S> {
         let asks = S::asks(&request);
         let heard = self.session.on_request(request).map_err(|refused| status_of_refusal(&refused))?;
         if asks {
+            self.share.demand(self.session.demand_bytes())?;
             let mut topics = self.session.topics();
             topics.extend(
                 self.pod

@@ -72,6 +72,10 @@ impl Session for Delta {
         topics
     }
 
+    fn demand_bytes(&self) -> usize {
+        self.types.values().map(TypeState::demand_bytes).sum()
+    }
+
     fn report(&self) -> Report {
         self.types.iter().map(|(ty, state)| (ty.short(), state.report())).collect()
     }

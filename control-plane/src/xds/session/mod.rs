@@ -92,6 +92,9 @@ pub(crate) trait Session: Default + Send {
     /// What everything that is asked for is about.
     fn topics(&self) -> Topics;
 
+    /// Bytes that keeping all it asks for takes, about.
+    fn demand_bytes(&self) -> usize;
+
     /// What the client was sent and answered, for dumps.
     fn report(&self) -> Report;
 }

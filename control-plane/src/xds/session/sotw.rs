@@ -113,6 +113,10 @@ impl Session for Sotw {
         topics
     }
 
+    fn demand_bytes(&self) -> usize {
+        self.types.values().map(|ty| ty.state.demand_bytes()).sum()
+    }
+
     fn report(&self) -> Report {
         self.types.iter().map(|(ty, slot)| (ty.short(), slot.state.report())).collect()
     }

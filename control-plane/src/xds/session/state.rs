@@ -20,6 +20,9 @@ const MAX_REFUSED_NAMES: usize = 8;
 /// Names listed in a dump, per type.
 const MAX_REPORTED_NAMES: usize = 1000;
 
+/// Bytes that an entry takes beside its name and version: itself, its place in the map, and in the table of interests.
+const ENTRY_BYTES: usize = 200;
+
 /// What the client has of one name, as far as this stream knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Held {
@@ -142,6 +145,15 @@ impl TypeState {
         if self.wildcard {
             topics.insert(Topic::ALL);
         }
+    }
+
+    /// Bytes that the names of this type take, about.
+    pub(super) fn demand_bytes(&self) -> usize {
+        let entry = |(name, entry): (&Arc<str>, &Entry)| {
+            let version = if let Held::Version(version) = &entry.held { version.len() } else { 0 };
+            name.len().saturating_add(version).saturating_add(ENTRY_BYTES)
+        };
+        self.entries.iter().map(entry).sum()
     }
 
     /// Notes a response as sent.
