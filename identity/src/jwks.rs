@@ -107,11 +107,17 @@ impl Key {
 
 fn usable(value: Value) -> Option<(DecodingKey, &'static [Algorithm])> {
     let key: Jwk = serde_json::from_value(value).ok()?;
-    let algorithms: &[Algorithm] = match &key.algorithm {
-        AlgorithmParameters::RSA(_) => &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512],
-        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => &[Algorithm::ES256],
-        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P384 => &[Algorithm::ES384],
-        _ => return None,
+    let of_curve = |curve: &EllipticCurve| -> Option<&'static [Algorithm]> {
+        let known: [(EllipticCurve, &[Algorithm]); 2] =
+            [(EllipticCurve::P256, &[Algorithm::ES256]), (EllipticCurve::P384, &[Algorithm::ES384])];
+        known.into_iter().find(|(known, _)| known == curve).map(|(_, algorithms)| algorithms)
+    };
+    let algorithms = if let AlgorithmParameters::EllipticCurve(parameters) = &key.algorithm {
+        of_curve(&parameters.curve)?
+    } else if let AlgorithmParameters::RSA(_) = &key.algorithm {
+        &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512]
+    } else {
+        return None;
     };
     Some((DecodingKey::from_jwk(&key).ok()?, algorithms))
 }

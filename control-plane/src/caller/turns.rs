@@ -145,7 +145,7 @@ impl Drop for Turn {
         };
         if let Some(next) = next {
             // When the caller has left meanwhile the turn is dropped here, and so given on.
-            let _ = next.send(Turn(self.0.clone()));
+            let _ = next.send(Self(self.0.clone()));
         }
     }
 }
@@ -192,14 +192,12 @@ mod tests {
             running.push(turns.turn(address(1), true).await.unwrap());
         }
         let _crowd = crowd(&turns, address(1), WAITING).await;
-        let honest = turns.clone();
-        let mut honest = tokio::spawn(async move { honest.turn(address(2), true).await });
-        waiting(&turns, address(2), 1).await;
+        let mut honest = crowd(&turns, address(2), 1).await;
         assert_eq!(turns.turn(address(1), true).await.unwrap_err(), Crowded, "the crowd has a bound");
         // Two questions end: the first turn is the crowd's, who came first, the second the honest caller's.
         running.truncate(AT_ONCE - 2);
-        let turn = tokio::time::timeout(Duration::from_secs(60), &mut honest).await.expect("a turn").unwrap();
-        drop(turn);
+        let turn = tokio::time::timeout(Duration::from_secs(60), honest.join_next()).await.expect("a turn");
+        assert!(turn.unwrap().unwrap().is_ok());
         drop(running);
     }
 
