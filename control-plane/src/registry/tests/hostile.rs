@@ -2,7 +2,6 @@
 //! `docs/security.md`.
 
 use super::*;
-use crate::model::route::{Parent, Rule};
 use crate::model::{Kind, ObjectRef, Route};
 use crate::registry::{Account, AddressOwner};
 
@@ -156,7 +155,6 @@ fn hostile_01_a_workload_does_not_replace_the_pod_of_its_name() {
 }
 
 fn route(namespace: &str, kind: Kind, created: &str) -> Item {
-    let service = Key::new("shop", "web");
     let object = ObjectRef { kind, key: Key::new(namespace, format!("{kind}").to_lowercase()) };
     let text = format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: r, namespace: {namespace}}}\n\
@@ -165,10 +163,8 @@ fn route(namespace: &str, kind: Kind, created: &str) -> Item {
     let (items, problems) = crate::source::file::parse(&text);
     assert_eq!(problems, []);
     let Object::Route(read) = &items[0].object else { panic!("no route") };
-    let rules: Arc<[Rule]> = read.rules.clone();
-    let parents = vec![Parent { service, namespace: Some("shop".into()), port: None, section: None }];
-    let file = format!("{}.yaml", object);
-    let route = Route { created: Some(created.into()), generation: 1, parents, rules, fault: None, object };
+    let file = format!("{object}.yaml");
+    let route = Route { created: Some(created.into()), object, ..Route::clone(read) };
     item(&file, Object::Route(Arc::new(route)))
 }
 
