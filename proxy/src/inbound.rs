@@ -13,11 +13,11 @@ use crate::base::protocol::Protocol;
 use crate::config::listener::{InboundPort, MtlsMode};
 use crate::conn::{Io, Socket};
 use crate::detect::{self, Cause, Spoken};
-use crate::drain::{Guard, Phase};
+use crate::drain::Guard;
 use crate::http::{self, Place, Version};
 use crate::orig_dst;
 use crate::relay;
-use crate::tcp::{self, Opaque, Upstream};
+use crate::tcp::{self, Opaque};
 use crate::telemetry::events::Detected;
 use crate::telemetry::labels::{Direction, Party};
 use crate::tls::handshake::{self, Inside};
@@ -52,10 +52,12 @@ struct Received {
 enum Speaks {
     /// HTTP.
     Http(Version),
-    /// Bytes that are none of our business.
+    /// Bytes that are relayed as they are.
     Opaque,
-    /// Nothing yet, on a port where it may be HTTP.
-    Later,
+    /// As [`Speaks::Opaque`], though a lenient server may take them for HTTP.
+    HttpLike,
+    /// Nothing that could be told in time, or nothing the sender's proxy said, on a port where it may be HTTP.
+    Undecided,
 }
 
 /// Serves one inbound connection, from accepted socket to closed relay.
@@ -76,23 +78,24 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         relay::abort(&tcp);
         return Err(Reason::NoConfig.into());
     };
-    let Received { mut io, peer, speaks, arriving } = Box::pin(receive(&cx, tcp, &rules, number)).await?;
+    let Received { mut io, peer, speaks, arriving } = Box::pin(receive(&cx, tcp, &rules, (app, number))).await?;
     let source = party(peer.as_ref());
     let tls = peer.is_some();
-    let opaque = || Opaque {
-        source: source.clone(),
-        direction: Direction::Inbound,
-        tls,
-        cluster: cx.local(app, &rules),
-        worker: Rc::clone(&cx),
-    };
-    let version = match speaks {
-        Speaks::Http(version) => version,
-        Speaks::Opaque => return Box::pin(tcp::serve(&opaque(), io)).await,
-        Speaks::Later => match Box::pin(first_word(&opaque(), &mut io)).await? {
-            First::Sender(version) => version,
-            First::Opaque(upstream) => return Box::pin(tcp::carry(&opaque(), io, upstream)).await,
-        },
+    let version = if let Speaks::Http(version) = speaks {
+        version
+    } else {
+        let opaque = Opaque {
+            source: source.clone(),
+            direction: Direction::Inbound,
+            downstream: from,
+            tls,
+            http_like: speaks == Speaks::HttpLike,
+            cluster: cx.local(app, &rules),
+            worker: Rc::clone(&cx),
+        };
+        let Some((given, version)) = Box::pin(detected(opaque, io, speaks)).await? else { return Ok(()) };
+        io = given;
+        version
     };
     let connection = http::Connection {
         direction: Direction::Inbound,
@@ -109,31 +112,13 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
     Ok(())
 }
 
-/// Who spoke first on a connection whose protocol nobody declared.
-enum First {
-    /// The sender, and it is HTTP.
-    Sender(Version),
-    /// The application, or a sender of something else: to be relayed to this connection.
-    Opaque(Upstream),
-}
-
-/// Waits for the first bytes of either side. An HTTP server never speaks first: what its sender says, however late and
-/// whatever it called it, does not come past the rules for requests as opaque bytes.
-async fn first_word(opaque: &Opaque, io: &mut Io) -> Result<First, Failure> {
-    let upstream = match tcp::connect(opaque).await {
-        Ok(upstream) => upstream,
-        Err(failure) => {
-            relay::abort(io.tcp());
-            return Err(failure);
-        }
-    };
-    let version = tokio::select! {
-        biased;
-        _ = upstream.io.tcp().readable() => None,
-        version = spoken_inside(&opaque.worker, io, Protocol::Auto) => version?,
-        () = opaque.worker.drain.reached(Phase::Forced) => return Err(Reason::Draining.into()),
-    };
-    Ok(version.map_or(First::Opaque(upstream), First::Sender))
+/// A connection that is HTTP after all; none: it was opaque, and is over.
+async fn detected(opaque: Opaque, io: Io, speaks: Speaks) -> Result<Option<(Io, Version)>, Failure> {
+    if speaks != Speaks::Undecided {
+        return tcp::serve(opaque, io).await.map(|()| None);
+    }
+    let decided = tcp::undecided(opaque, io).await?;
+    Ok(decided.map(|(io, spoken)| (io, if spoken == Spoken::Http2 { Version::Http2 } else { Version::Http1 })))
 }
 
 /// Where a captured connection was going; refused when that is ourselves.
@@ -149,13 +134,23 @@ fn original(cx: &Worker, tcp: &TcpStream) -> Result<SocketAddr, Failure> {
 }
 
 /// Finds out who sends and what is spoken, by the rules of the port.
-async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port: u16) -> Result<Received, Failure> {
+async fn receive(
+    cx: &Rc<Worker>,
+    mut tcp: TcpStream,
+    rules: &InboundPort,
+    (app, port): (SocketAddr, u16),
+) -> Result<Received, Failure> {
     let opaque =
         rules.protocol.is_opaque() || (rules.protocol == Protocol::Auto && cx.settings.opaque_ports.contains(&port));
     let protocol = if opaque && rules.protocol == Protocol::Auto { Protocol::Tcp } else { rules.protocol };
     if rules.mtls == MtlsMode::Disable && opaque {
         let io = Io::Plain(Socket::new(tcp, Vec::new()));
         return Ok(Received { io, peer: None, speaks: Speaks::Opaque, arriving: cx.drain.guard() });
+    }
+    // Where no mesh client is expected, a client whose server spoke first the last time is not waited for.
+    if rules.mtls == MtlsMode::Disable && protocol == Protocol::Auto && cx.local(app, rules).server_first.get() {
+        let io = Io::Plain(Socket::new(tcp, Vec::new()));
+        return Ok(Received { io, peer: None, speaks: Speaks::Undecided, arriving: cx.drain.guard() });
     }
     let mut prefix = Vec::new();
     // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
@@ -182,7 +177,8 @@ async fn receive(cx: &Rc<Worker>, mut tcp: TcpStream, rules: &InboundPort, port:
     }
     let speaks = match version_of(&sniffed.spoken, protocol) {
         Some(version) => Speaks::Http(version),
-        None if protocol == Protocol::Auto && sniffed.cause == Cause::Timeout => Speaks::Later,
+        None if protocol == Protocol::Auto && sniffed.cause == Cause::Timeout => Speaks::Undecided,
+        None if sniffed.spoken == Spoken::HttpLike && protocol == Protocol::Auto => Speaks::HttpLike,
         None => Speaks::Opaque,
     };
     Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, speaks, arriving: cx.drain.guard() })
@@ -203,7 +199,7 @@ fn version_of(spoken: &Spoken, protocol: Protocol) -> Option<Version> {
         // The application's own TLS passes through, whatever was declared.
         Spoken::Tls(_) => None,
         // Declared HTTP, yet it is not: HTTP/1 says so in its own words.
-        Spoken::Opaque => declares_http(protocol).then_some(Version::Http1),
+        Spoken::Opaque | Spoken::HttpLike => declares_http(protocol).then_some(Version::Http1),
     }
 }
 
@@ -225,36 +221,28 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
         _ if protocol.is_opaque() => Speaks::Opaque,
         Inside::Http2 => Speaks::Http(Version::Http2),
         Inside::Http1 => Speaks::Http(Version::Http1),
-        Inside::Unsaid if protocol == Protocol::Auto => Speaks::Later,
+        // Its proxy has waited for its first bytes already.
+        Inside::Unsaid if protocol == Protocol::Auto => Speaks::Undecided,
         Inside::Unsaid => spoken_inside(cx, &mut io, protocol).await?.map_or(Speaks::Opaque, Speaks::Http),
     };
     Ok(Received { io, peer: Some(peer), speaks, arriving })
 }
 
-/// What a sender speaks that did not say so, to a port where HTTP is declared or possible: calling its requests opaque
-/// must not bring them past the rules for requests. The application's own TLS passes through. Consumes nothing.
+/// What a sender speaks that did not say so, to a port where HTTP is declared: calling its requests opaque must not bring
+/// them past the rules for requests. The application's own TLS passes through. Consumes nothing.
 async fn spoken_inside(cx: &Worker, io: &mut Io, protocol: Protocol) -> Result<Option<Version>, Failure> {
-    let idle = cx.settings.limits.downstream_idle;
-    let closed = |error| Failure::new(Reason::DownstreamClosed).because(error);
-    match io {
-        Io::Plain(socket) => {
-            let (tcp, prefix) = socket.unread();
-            let sniffed = detect::sniff(tcp, prefix, cx.patience(false)).await.map_err(closed)?;
-            Ok(version_of(&sniffed.spoken, protocol))
-        }
-        Io::Tls(stream) => match tokio::time::timeout(idle, stream.peek()).await {
-            Ok(Ok([])) if protocol == Protocol::Auto => Ok(None),
-            Ok(Ok([])) => Err(Reason::DownstreamClosed.into()),
-            Ok(Ok(bytes)) => Ok(match detect::classify(bytes) {
-                Some(spoken) => version_of(&spoken, protocol),
-                None if bytes.first() == Some(&detect::TLS_HANDSHAKE) => None,
-                None if bytes.starts_with(b"PRI ") => Some(Version::Http2),
-                // It begins like a request: it is held to that.
-                None => Some(Version::Http1),
-            }),
-            Ok(Err(error)) => Err(closed(error)),
-            Err(_) => Err(Reason::IdleTimeout.into()),
-        },
+    let Io::Tls(stream) = io else { return Ok(None) };
+    match tokio::time::timeout(cx.settings.limits.downstream_idle, stream.peek()).await {
+        Ok(Ok([])) => Err(Reason::DownstreamClosed.into()),
+        Ok(Ok(bytes)) => Ok(match detect::classify(bytes) {
+            Some(spoken) => version_of(&spoken, protocol),
+            None if bytes.first() == Some(&detect::TLS_HANDSHAKE) => None,
+            None if bytes.starts_with(b"PRI ") => Some(Version::Http2),
+            // It begins like a request: it is held to that.
+            None => Some(Version::Http1),
+        }),
+        Ok(Err(error)) => Err(Failure::new(Reason::DownstreamClosed).because(error)),
+        Err(_) => Err(Reason::IdleTimeout.into()),
     }
 }
 

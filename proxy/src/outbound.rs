@@ -18,9 +18,11 @@ use crate::conn::{Io, Socket};
 use crate::detect::{self, Cause, Spoken};
 use crate::http::{self, Place, Version};
 use crate::orig_dst;
+use crate::relay;
 use crate::tcp::{self, Opaque};
 use crate::telemetry::events::Detected;
 use crate::telemetry::labels::Direction;
+use crate::view::ClusterState;
 use crate::worker::Worker;
 
 /// Where the connections of a listener go.
@@ -50,27 +52,66 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
     let (view, known) = cx.resolve(&key).await;
     let service = match known {
         Some(Known::Service(service)) => service,
-        Some(Known::Absent) | None => return Box::pin(unknown(cx, tcp, &key)).await,
+        Some(Known::Absent) | None => return Box::pin(unknown(cx, tcp, from, &key)).await,
     };
+    let hint = tcp_hint(&cx, &key, &service);
+    let cluster = service.opaque.and_then(|id| view.cluster(id)).map(Rc::clone);
+    let Some((io, version)) = Box::pin(detected(&cx, hint, cluster, tcp, from)).await? else { return Ok(()) };
+    let place = Place::Service { key, known: RefCell::new((view, service)) };
+    http_on(cx, io, from, place, version).await;
+    Ok(())
+}
+
+/// A connection that is HTTP; none: it was opaque, and is over.
+async fn detected(
+    cx: &Rc<Worker>,
+    hint: Protocol,
+    cluster: Option<Rc<ClusterState>>,
+    tcp: TcpStream,
+    from: Downstream,
+) -> Result<Option<(Io, Version)>, Failure> {
     let mut prefix = Vec::new();
-    match Box::pin(speaks(&cx, tcp_hint(&cx, &key, &service), tcp, &mut prefix)).await? {
-        (tcp, Some(version)) => {
-            let place = Place::Service { key, known: RefCell::new((view, service)) };
-            http_on(cx, tcp, prefix, from, place, version).await;
-            Ok(())
-        }
-        (tcp, None) => {
-            let cluster = service.opaque.and_then(|id| view.cluster(id)).ok_or(Reason::NoRoute)?;
-            let opaque = Opaque {
-                source: cx.own.clone(),
-                direction: Direction::Outbound,
-                tls: false,
-                cluster: Rc::clone(cluster),
-                worker: cx,
-            };
-            Box::pin(tcp::serve(&opaque, Io::Plain(Socket::new(tcp, prefix)))).await
-        }
+    // A client whose server spoke first the last time is not waited for.
+    let server_first = hint == Protocol::Auto && cluster.as_ref().is_some_and(|cluster| cluster.server_first.get());
+    let (tcp, speaks) =
+        if server_first { (tcp, Speaks::Undecided) } else { speaks(cx, hint, tcp, &mut prefix).await? };
+    let io = Io::Plain(Socket::new(tcp, prefix));
+    if let Speaks::Http(version) = speaks {
+        return Ok(Some((io, version)));
     }
+    let Some(cluster) = cluster else {
+        relay::abort(io.tcp());
+        return Err(Reason::NoRoute.into());
+    };
+    let opaque = opaque(cx, from, cluster);
+    if speaks == Speaks::Opaque {
+        return Box::pin(tcp::serve(opaque, io)).await.map(|()| None);
+    }
+    let decided = Box::pin(tcp::undecided(opaque, io)).await?;
+    Ok(decided.map(|(io, spoken)| (io, if spoken == Spoken::Http2 { Version::Http2 } else { Version::Http1 })))
+}
+
+fn opaque(cx: &Rc<Worker>, from: Downstream, cluster: Rc<ClusterState>) -> Opaque {
+    Opaque {
+        source: cx.own.clone(),
+        direction: Direction::Outbound,
+        downstream: from,
+        tls: false,
+        http_like: false,
+        cluster,
+        worker: Rc::clone(cx),
+    }
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    /// HTTP.
+    Http(Version),
+    /// Bytes that are relayed as they are.
+    Opaque,
+    /// Nothing that could be told in time, on a port where it may be HTTP.
+    Undecided,
 }
 
 /// Where a captured connection was going; refused when that is ourselves.
@@ -95,39 +136,39 @@ fn tcp_hint(cx: &Worker, key: &DemandKey, service: &Outbound) -> Protocol {
     if service.protocol == Protocol::Auto && server_first { Protocol::Tcp } else { service.protocol }
 }
 
-/// The HTTP version spoken, or none for opaque bytes. Bytes that were read are in `prefix`.
-pub(crate) async fn speaks(
+/// Finds out what the client speaks. Bytes that were read are in `prefix`.
+async fn speaks(
     cx: &Worker,
     hint: Protocol,
     mut tcp: TcpStream,
     prefix: &mut Vec<u8>,
-) -> Result<(TcpStream, Option<Version>), Failure> {
+) -> Result<(TcpStream, Speaks), Failure> {
     if hint.is_opaque() {
-        return Ok((tcp, None));
+        return Ok((tcp, Speaks::Opaque));
     }
     // Of declared HTTP the client speaks first, whenever it likes.
     let auto = hint == Protocol::Auto;
     let sniffed = detect::sniff(&mut tcp, prefix, cx.patience(auto)).await;
     let sniffed = sniffed.map_err(|error| Failure::new(Reason::DownstreamClosed).because(error))?;
-    let (version, detected) = match (&sniffed.spoken, sniffed.cause) {
-        (Spoken::Http1, _) => (Some(Version::Http1), Detected::Http1),
-        (Spoken::Http2, _) => (Some(Version::Http2), Detected::Http2),
-        (Spoken::Tls(hello), _) if hello.mesh => (None, Detected::MeshTls),
-        (Spoken::Tls(_), _) => (None, Detected::Tls),
-        (Spoken::Opaque, Cause::Timeout) => (None, Detected::Timeout),
-        (Spoken::Opaque, Cause::Bytes | Cause::Closed) => (None, Detected::Opaque),
+    let (speaks, detected) = match (&sniffed.spoken, sniffed.cause) {
+        (Spoken::Http1, _) => (Speaks::Http(Version::Http1), Detected::Http1),
+        (Spoken::Http2, _) => (Speaks::Http(Version::Http2), Detected::Http2),
+        (Spoken::Tls(hello), _) if hello.mesh => (Speaks::Opaque, Detected::MeshTls),
+        (Spoken::Tls(_), _) => (Speaks::Opaque, Detected::Tls),
+        (Spoken::Opaque, Cause::Timeout) => (Speaks::Undecided, Detected::Timeout),
+        (Spoken::Opaque | Spoken::HttpLike, _) => (Speaks::Opaque, Detected::Opaque),
     };
     cx.telemetry.events().protocol_detected(detected);
-    match version {
-        None if auto => Ok((tcp, None)),
-        None if prefix.is_empty() => Err(Reason::DownstreamClosed.into()),
+    match speaks {
+        Speaks::Opaque | Speaks::Undecided if auto => Ok((tcp, speaks)),
+        Speaks::Opaque | Speaks::Undecided if prefix.is_empty() => Err(Reason::DownstreamClosed.into()),
         // Declared HTTP, yet it is not: HTTP/1 says so in its own words.
-        None => Ok((tcp, Some(Version::Http1))),
-        Some(version) => Ok((tcp, Some(version))),
+        Speaks::Opaque | Speaks::Undecided => Ok((tcp, Speaks::Http(Version::Http1))),
+        Speaks::Http(_) => Ok((tcp, speaks)),
     }
 }
 
-async fn http_on(cx: Rc<Worker>, tcp: TcpStream, prefix: Vec<u8>, from: Downstream, place: Place, version: Version) {
+async fn http_on(cx: Rc<Worker>, io: Io, from: Downstream, place: Place, version: Version) {
     let connection = http::Connection {
         direction: Direction::Outbound,
         downstream: from,
@@ -139,33 +180,28 @@ async fn http_on(cx: Rc<Worker>, tcp: TcpStream, prefix: Vec<u8>, from: Downstre
         arriving: RefCell::new(Some(cx.drain.guard())),
         worker: cx,
     };
-    http::serve(connection, Io::Plain(Socket::new(tcp, prefix)), version).await;
+    http::serve(connection, io, version).await;
 }
 
 async fn by_authority(cx: Rc<Worker>, tcp: TcpStream, from: Downstream) -> Result<(), Failure> {
     let mut prefix = Vec::new();
-    let (tcp, version) = speaks(&cx, Protocol::Http, tcp, &mut prefix).await?;
-    http_on(cx, tcp, prefix, from, Place::Authority, version.unwrap_or(Version::Http1)).await;
+    let (tcp, speaks) = speaks(&cx, Protocol::Http, tcp, &mut prefix).await?;
+    let version = if let Speaks::Http(version) = speaks { version } else { Version::Http1 };
+    http_on(cx, Io::Plain(Socket::new(tcp, prefix)), from, Place::Authority, version).await;
     Ok(())
 }
 
 /// A destination that nothing is known of: passed through untouched, or refused. A proxy that was told nothing at all does
 /// not know what is meshed, and what is must not be sent in plain (decision 005).
-async fn unknown(cx: Rc<Worker>, tcp: TcpStream, key: &DemandKey) -> Result<(), Failure> {
+async fn unknown(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, key: &DemandKey) -> Result<(), Failure> {
     if cx.untold(&cx.view()) {
-        crate::relay::abort(&tcp);
+        relay::abort(&tcp);
         return Err(Reason::NoConfig.into());
     }
     let (DemandKey::Addr(address), Unknown::PassThrough) = (key, cx.settings.unknown) else {
-        crate::relay::abort(&tcp);
+        relay::abort(&tcp);
         return Err(Reason::UnknownDestination.into());
     };
-    let opaque = Opaque {
-        source: cx.own.clone(),
-        direction: Direction::Outbound,
-        tls: false,
-        cluster: Worker::passthrough(*address),
-        worker: cx,
-    };
-    tcp::serve(&opaque, Io::Plain(Socket::new(tcp, Vec::new()))).await
+    let opaque = opaque(&cx, from, Worker::passthrough(*address));
+    tcp::serve(opaque, Io::Plain(Socket::new(tcp, Vec::new()))).await
 }

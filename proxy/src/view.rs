@@ -40,6 +40,9 @@ pub(crate) struct ClusterState {
     pub(crate) config: Arc<Cluster>,
     /// Connections, requests and retries under way; shared by all versions of this cluster.
     pub(crate) live: Rc<Live>,
+    /// The server spoke first on the last connection whose client waited: the next one is not kept waiting for the client.
+    /// A new configuration of the cluster or its endpoints begins without it.
+    pub(crate) server_first: Cell<bool>,
     table: Table,
     endpoints: Vec<Rc<EndpointState>>,
 }
@@ -142,7 +145,12 @@ impl ClusterState {
         });
         let endpoints = endpoints.collect();
         let table = Table::new(config.balancer, &config.endpoints, config.failover_threshold_percent);
-        Self { config: Arc::clone(config), live, table, endpoints }
+        Self { config: Arc::clone(config), live, server_first: Cell::new(false), table, endpoints }
+    }
+
+    /// Number of endpoints, whatever their health.
+    pub(crate) const fn len(&self) -> usize {
+        self.endpoints.len()
     }
 
     /// Chooses an endpoint, preferring those not in `tried`, and marks it busy.

@@ -65,6 +65,9 @@ mod failover;
 /// Opaque bytes, and ports that do not say what they speak.
 mod opaque;
 
+/// Ports that declare nothing.
+mod detect;
+
 /// Shutting down.
 mod drain;
 

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-pub(crate) use self::tls::{Session, Tls};
+pub(crate) use self::tls::{Received, Session, Tls, is_not_delivered};
 
 /// A TCP socket and bytes that were read from it before its owner was known, which are read again first.
 #[derive(Debug)]
@@ -44,6 +44,14 @@ impl Socket {
     pub(crate) fn unread(&mut self) -> (&mut TcpStream, &mut Vec<u8>) {
         self.prefix.drain(..std::mem::take(&mut self.at));
         (&mut self.tcp, &mut self.prefix)
+    }
+
+    /// Drops the next `count` of the bytes that are to be read again.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.at += count;
+        if self.at >= self.prefix.len() {
+            (self.prefix, self.at) = (Vec::new(), 0);
+        }
     }
 
     /// The TCP socket, if its next bytes are ours.
@@ -110,6 +118,14 @@ impl Io {
         match self {
             Self::Plain(s) => s.tcp(),
             Self::Tls(s) => s.socket().tcp(),
+        }
+    }
+
+    /// Drops the next `count` bytes, which were looked at.
+    pub(crate) fn skip(&mut self, count: usize) {
+        match self {
+            Self::Plain(socket) => socket.skip(count),
+            Self::Tls(stream) => stream.skip(count),
         }
     }
 }

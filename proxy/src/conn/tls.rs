@@ -25,6 +25,12 @@ const INCOMING_BYTES: usize = (RECORDS + 2) * (PAYLOAD + OVERHEAD);
 /// Key updates of a peer that sends nothing between them; more are an attack on our time.
 const KEY_UPDATES: u8 = 32;
 
+/// The alert by which a peer proxy reports that none of the bytes it received was delivered to its application. RFC 8446
+/// gives the number no meaning, and section 6.2 has other peers take it for an error, as they take a reset.
+const NOT_DELIVERED: u8 = 224;
+
+const CLOSE_NOTIFY: u8 = 0;
+
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
@@ -41,6 +47,14 @@ pub(crate) enum Session {
     Client(KernelConnection<ClientConnectionData>),
     /// We accepted.
     Server(KernelConnection<ServerConnectionData>),
+}
+
+/// What came behind a handshake and was opened with it.
+pub(crate) struct Received {
+    /// Payload.
+    pub(crate) plain: Vec<u8>,
+    /// The peer's direction has ended.
+    pub(crate) ended: bool,
 }
 
 /// A connection.
@@ -80,14 +94,15 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// A connection whose handshake is over. `part` is what arrived behind it, still sealed; `plain` what was opened.
+    /// A connection whose handshake is over. `part` is what arrived behind it, still sealed; `received` what was opened.
     pub(crate) fn new(
         socket: Socket,
         session: Session,
         secrets: ExtractedSecrets,
         part: Vec<u8>,
-        plain: Vec<u8>,
+        received: Received,
     ) -> Result<Self, TlsError> {
+        let Received { plain, ended } = received;
         let key = |(sequence, secrets): (u64, ConnectionTrafficSecrets)| Key::new(sequence, secrets);
         let (reading, writing) = (key(secrets.rx)?, key(secrets.tx)?);
         Ok(Self {
@@ -102,7 +117,7 @@ impl Tls {
             sealed_at: 0,
             key_updates: 0,
             owes_key_update: false,
-            read: Reading::Open,
+            read: if ended { Reading::Ended } else { Reading::Open },
             said_goodbye: false,
         })
     }
@@ -114,14 +129,35 @@ impl Tls {
 
     /// Payload that is there, without taking it; waits for some. Nothing is the end. Cancel safe.
     pub(crate) async fn peek(&mut self) -> io::Result<&[u8]> {
+        self.peek_beyond(0).await
+    }
+
+    /// As [`Tls::peek`], for a reader that has looked at the first `seen` bytes; no more than these is the end.
+    pub(crate) async fn peek_beyond(&mut self, seen: usize) -> io::Result<&[u8]> {
         std::future::poll_fn(|cx| match self.read {
-            _ if !self.waiting().is_empty() => Poll::Ready(Ok(())),
+            _ if self.waiting().len() > seen => Poll::Ready(Ok(())),
             Reading::Open => self.poll_open(cx, &mut ReadBuf::new(&mut [])),
             Reading::Ended => Poll::Ready(Ok(())),
             Reading::Broken(error) => Poll::Ready(Err(broken(error))),
         })
         .await?;
         Ok(self.waiting())
+    }
+
+    /// Drops the next `count` bytes, which were looked at.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.plain_at = self.plain_at.saturating_add(count);
+        if self.waiting().is_empty() {
+            (self.plain, self.plain_at) = (Vec::new(), 0);
+        }
+    }
+
+    /// Tells the peer that nothing of what it sent was delivered, and ends our direction.
+    ///
+    /// # Errors
+    /// The socket does not take it: the peer has gone.
+    pub(crate) async fn report_not_delivered(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_goodbye(cx, [2, NOT_DELIVERED])).await
     }
 
     fn waiting(&self) -> &[u8] {
@@ -144,7 +180,7 @@ impl Tls {
                 }
                 Kind::Handshake => self.messages(payload)?,
                 Kind::Alert => match payload {
-                    [_, 0] => self.read = Reading::Ended,
+                    [_, CLOSE_NOTIFY] => self.read = Reading::Ended,
                     // user_canceled: a close_notify follows (RFC 8446 section 6.1).
                     [_, 90] => {}
                     [_, code] => return Err(TlsError::Alerted(*code)),
@@ -208,7 +244,8 @@ impl Tls {
         Ok(())
     }
 
-    /// Reads until there is payload, the end, or nothing more for now. To be called only when no payload waits.
+    /// Reads until there is more payload, the end, or nothing more for now. With `room` to be called only when no payload
+    /// waits.
     fn poll_open(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         INCOMING.with_borrow_mut(|raw| {
             raw.resize(INCOMING_BYTES, 0);
@@ -217,7 +254,7 @@ impl Tls {
     }
 
     fn poll_open_in(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>, raw: &mut [u8]) -> Poll<io::Result<()>> {
-        let before = room.filled().len();
+        let (before, waited) = (room.filled().len(), self.waiting().len());
         loop {
             let had = self.part.len();
             let (start, space) = raw.split_at_mut_checked(had).ok_or_else(|| broken(TlsError::Internal))?;
@@ -239,7 +276,7 @@ impl Tls {
                     self.complain(cx, error);
                 }
             }
-            if room.filled().len() > before || !self.waiting().is_empty() {
+            if room.filled().len() > before || self.waiting().len() > waited {
                 return Poll::Ready(Ok(()));
             }
             match self.read {
@@ -269,6 +306,19 @@ impl Tls {
         if said.is_ok() {
             let _ = self.poll_sealed(cx);
         }
+    }
+
+    /// Ends our direction with `alert` as its last record.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>, alert: [u8; 2]) -> Poll<io::Result<()>> {
+        if !self.said_goodbye {
+            let mut sealed = std::mem::take(&mut self.sealed);
+            let said = self.writing.seal(Kind::Alert, [alert.as_slice()].into_iter(), &mut sealed);
+            self.sealed = sealed;
+            said.map_err(broken)?;
+            self.said_goodbye = true;
+        }
+        ready!(self.poll_sealed(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
     /// Gives the socket what it did not take before; ready when it has taken all.
@@ -309,6 +359,12 @@ fn between<'p>(pieces: &'p [IoSlice<'_>], start: usize, end: usize) -> impl Iter
         let (from, to) = (start.saturating_sub(here), end.saturating_sub(here).min(piece.len()));
         piece.get(from..to).filter(|part| !part.is_empty())
     })
+}
+
+/// Whether an error of a connection is its peer's report that nothing was delivered.
+pub(crate) fn is_not_delivered(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>());
+    error == Some(&TlsError::Alerted(NOT_DELIVERED))
 }
 
 fn broken(error: TlsError) -> io::Error {
@@ -381,15 +437,6 @@ impl AsyncWrite for Tls {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.said_goodbye {
-            let mut sealed = std::mem::take(&mut this.sealed);
-            let said = this.writing.seal(Kind::Alert, [[1, 0].as_slice()].into_iter(), &mut sealed);
-            this.sealed = sealed;
-            said.map_err(broken)?;
-            this.said_goodbye = true;
-        }
-        ready!(this.poll_sealed(cx))?;
-        Pin::new(&mut this.socket).poll_shutdown(cx)
+        self.get_mut().poll_goodbye(cx, [1, CLOSE_NOTIFY])
     }
 }

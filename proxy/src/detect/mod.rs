@@ -37,8 +37,11 @@ pub const TLS_HANDSHAKE: u8 = 22;
 /// What a connection speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spoken {
-    /// HTTP/1.x: a request line, or the beginning of one with a method of RFC 9110.
+    /// HTTP/1.x: a whole request line of an origin server's request.
     Http1,
+    /// A line that some servers read as a request, and that the HTTP/1 codec does not serve: to a forward proxy, or not
+    /// in the exact form. Where HTTP is declared it is refused as HTTP/1; elsewhere it passes as opaque bytes.
+    HttpLike,
     /// HTTP/2 with prior knowledge: the whole connection preface.
     Http2,
     /// TLS: a whole ClientHello.
@@ -65,7 +68,12 @@ pub fn classify(bytes: &[u8]) -> Option<Spoken> {
         &TLS_HANDSHAKE => hello::classify(seen),
         _ => line::classify(seen),
     };
-    spoken.or_else(|| (seen.len() == MAX_BYTES).then_some(Spoken::Opaque))
+    spoken.or_else(|| {
+        (seen.len() == MAX_BYTES).then(|| match seen.first() {
+            Some(&TLS_HANDSHAKE) | None => Spoken::Opaque,
+            Some(_) => line::too_long(seen),
+        })
+    })
 }
 
 /// How long [`sniff`] waits.
@@ -135,8 +143,11 @@ where
     tokio::time::timeout(patience.speaking, reading).await.unwrap_or(Ok(late))
 }
 
-/// Reads once, through the stack: a connection that waits holds no buffer.
-async fn read<R: AsyncRead + Unpin>(io: &mut R, prefix: &mut Vec<u8>) -> io::Result<usize> {
+/// Reads once to the end of `prefix`, through the stack: a connection that waits holds no buffer. 0: the peer is done.
+///
+/// # Errors
+/// What `io` says when it cannot be read.
+pub async fn read<R: AsyncRead + Unpin>(io: &mut R, prefix: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
         let mut stack = [const { MaybeUninit::uninit() }; READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut stack);

@@ -49,37 +49,70 @@ fn assert_monotone(bytes: &[u8]) {
 }
 
 #[test]
-fn first_bytes_of_protocols() {
+fn mend_04_first_bytes_of_protocols() {
     let cases: &[(&[u8], Option<Spoken>)] = &[
         (b"", None),
         (b"GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
-        (b"GET ", Some(Spoken::Http1)),
+        (b"GET / HTTP/1.0\r\nHost: a\r\n", Some(Spoken::Http1)),
+        (b"GET / HTTP/1.1\r", None),
+        (b"GET ", None),
         (b"GET", None),
         (b"GETX", None),
-        (b"GET\t/ HTTP/1.1\r\n", Some(Spoken::Http1)),
-        (b"get / HTTP/1.1", Some(Spoken::Http1)),
+        (b"get / HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"OPTIONS * HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"PROPFIND /dav HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"PROPFIND /dav HTTP/1", None),
-        (b"PROPFIND /dav HTTP/2.0", Some(Spoken::Opaque)),
-        (b"\r\n\r\nGET /", Some(Spoken::Http1)),
-        (b"\r\n\r\n\r\nGET /", Some(Spoken::Opaque)),
+        (b"\r\n\r\nGET /", None),
+        (b"\r\n\r\nGET / HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"\r", None),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04", Some(Spoken::Http2)),
         (b"PRI * HTTP/2.0\r\n\r\nSM", None),
         (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http1)),
-        (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Spoken::Opaque)),
-        // Redis, memcached, STOMP, SSH, SMTP, Postgres, MongoDB, Kafka, a bare newline.
+        // To forward proxies.
+        (b"CONNECT a.test:443 HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"GET http://a.test/ HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"GET ftp://a.test/x HTTP/1.0\r\n", Some(Spoken::HttpLike)),
+        // What lenient servers take for a request line.
+        (b"GET\t/ HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"GET  / HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"GET / HTTP/1.1\n", Some(Spoken::HttpLike)),
+        (b"GET / HTTP/1.1 \r\n", Some(Spoken::HttpLike)),
+        (b"GET /a b HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"GET /\xc3\xa4 HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"GET / HTTP/2.0\r\n", Some(Spoken::HttpLike)),
+        (b"GET / HTTP/1.10\r\n", Some(Spoken::HttpLike)),
+        (b" GET / HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"\n\rGET / HTTP/1.1\r\n", Some(Spoken::HttpLike)),
+        (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Spoken::HttpLike)),
+        (b"GET /index.html\r\n", Some(Spoken::HttpLike)),
+        // A word of HTTP in other protocols: Redis, STOMP, RTSP, ICAP, SIP, a queue, mail.
+        (b"GET key\r\n", Some(Spoken::Opaque)),
+        (b"CONNECT\naccept-version:1.2\n", Some(Spoken::Opaque)),
+        (b"CONNECT\r\naccept-version:1.2\r\n", Some(Spoken::Opaque)),
+        (b"OPTIONS rtsp://a.test/stream RTSP/1.0\r\n", Some(Spoken::Opaque)),
+        (b"OPTIONS icap://a.test/scan ICAP/1.0\r\n", Some(Spoken::Opaque)),
+        (b"OPTIONS sip:a@b.test SIP/2.0\r\n", Some(Spoken::Opaque)),
+        (b"PUT 1024 0 60 5\r\nhello\r\n", Some(Spoken::Opaque)),
+        (b"DELETE 7\r\n", Some(Spoken::Opaque)),
+        (b"GET /\tkey", None),
+        (b"LOGIN alice", None),
+        (b"LOGIN alice\r\n", Some(Spoken::Opaque)),
+        // Redis, memcached, STOMP, SSH, SMTP, IRC, NATS, Postgres, MongoDB, AMQP, MQTT, a bare line feed.
         (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
         (b"get key\r\n", Some(Spoken::Opaque)),
         (b"STOMP\naccept-version:1.2\n", Some(Spoken::Opaque)),
         (b"SSH-2.0-OpenSSH_9.6\r\n", Some(Spoken::Opaque)),
         (b"EHLO client\r\n", Some(Spoken::Opaque)),
+        (b"NICK bob\r\nUSER bob 0 * :Bob\r\n", Some(Spoken::Opaque)),
+        (b"CONNECT {\"verbose\":false}\r\n", Some(Spoken::Opaque)),
         (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
         (b"\x3f\0\0\0\x01\0\0\0", Some(Spoken::Opaque)),
-        (b"\n", Some(Spoken::Opaque)),
-        (b" GET / HTTP/1.1\r\n", Some(Spoken::Opaque)),
-        (b"PUBLISH  two", Some(Spoken::Opaque)),
+        (b"AMQP\0\0\x09\x01", Some(Spoken::Opaque)),
+        (b"\x10\x0c\0\x04MQTT", Some(Spoken::Opaque)),
+        (b"\n", None),
+        (b"PUBLISH  two", None),
         // Handshake records that are not a ClientHello.
         (b"\x16", None),
         (b"\x16\x02", Some(Spoken::Opaque)),
@@ -95,7 +128,7 @@ fn first_bytes_of_protocols() {
         assert_eq!(classify(bytes), *expected, "{}", bytes.escape_ascii());
         assert_monotone(bytes);
     }
-    assert_eq!(classify(&[b'A'; 33]), Some(Spoken::Opaque), "no method is that long");
+    assert_eq!(classify(&[b'A'; 33]), Some(Spoken::HttpLike), "no method is that long");
 }
 
 #[test]
@@ -154,13 +187,16 @@ fn a_doubled_extension_is_not_a_hello() {
 
 #[test]
 fn no_more_than_the_bound_is_looked_at() {
-    let mut bytes = b"PURGE /".to_vec();
-    bytes.resize(MAX_BYTES - 1, b'x');
-    assert_eq!(classify(&bytes), None);
-    bytes.push(b'x');
-    assert_eq!(classify(&bytes), Some(Spoken::Opaque));
-    bytes.extend(b" HTTP/1.1\r\n");
-    assert_eq!(classify(&bytes), Some(Spoken::Opaque));
+    for (start, expected) in [("PURGE /", Spoken::Http1), ("GET  /", Spoken::HttpLike), ("SET key ", Spoken::HttpLike)]
+    {
+        let mut bytes = start.as_bytes().to_vec();
+        bytes.resize(MAX_BYTES - 1, b'x');
+        assert_eq!(classify(&bytes), None);
+        bytes.push(b'x');
+        assert_eq!(classify(&bytes), Some(expected.clone()));
+        bytes.extend(b" HTTP/1.1\r\n");
+        assert_eq!(classify(&bytes), Some(expected));
+    }
 }
 
 proptest! {
@@ -170,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_texts(text in "(\r\n){0,3}(GET|PRI|PURGE|[!-~]{1,40})[ \t]{0,2}[!-~]{0,20}[ \r\n]{0,2}(HTTP/[12][.][01x]){0,1}\r{0,1}\n{0,1}") {
+    fn arbitrary_texts(text in "(\r\n){0,3}(GET|PRI|CONNECT|[!-~]{1,40})[ \t]{0,2}[!-~]{0,20}[ \r\n]{0,2}(HTTP/[12][.][01x]){0,1}\r{0,1}\n{0,1}") {
         assert_monotone(text.as_bytes());
     }
 

@@ -76,7 +76,11 @@ impl Half {
                     }
                 }
                 State::Ending => {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::To)?;
+                    match ready!(Pin::new(&mut *to).poll_shutdown(cx)) {
+                        // Both directions have ended already: there is nobody left to tell.
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                        told => told.map_err(Broken::To)?,
+                    }
                     self.state = State::Ended;
                 }
                 State::Ended => return Poll::Ready(Ok(())),

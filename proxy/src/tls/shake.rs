@@ -9,7 +9,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{Error, ExtractedSecrets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::conn::{Session, Socket, Tls};
+use crate::conn::{Received, Session, Socket, Tls};
 
 /// Received at a time, and the room to begin with: most handshakes fit.
 const READ_BYTES: usize = 4 * 1024;
@@ -59,6 +59,8 @@ pub(super) struct Shaken<S> {
     socket: Socket,
     part: Vec<u8>,
     plain: Vec<u8>,
+    /// The peer ended its direction behind the handshake already.
+    ended: bool,
 }
 
 impl<S: Side> Shaken<S> {
@@ -70,7 +72,8 @@ impl<S: Side> Shaken<S> {
     /// The connection.
     pub(super) fn into_stream(self) -> io::Result<Tls> {
         let (secrets, session) = self.side.keys().map_err(invalid)?;
-        Tls::new(self.socket, session, secrets, self.part, self.plain).map_err(invalid)
+        Tls::new(self.socket, session, secrets, self.part, Received { plain: self.plain, ended: self.ended })
+            .map_err(invalid)
     }
 }
 
@@ -89,7 +92,7 @@ enum Next {
 /// Those of the socket; `InvalidData` around what rustls says.
 pub(super) async fn shake<S: Side>(mut side: S, mut socket: Socket) -> io::Result<Shaken<S>> {
     let (mut incoming, mut outgoing, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-    let mut failed = None;
+    let (mut failed, mut ended) = (None, false);
     loop {
         let handshaking = side.is_handshaking();
         let UnbufferedStatus { discard, state, .. } = side.step(&mut incoming);
@@ -113,6 +116,11 @@ pub(super) async fn shake<S: Side>(mut side: S, mut socket: Socket) -> io::Resul
                 while let Some(record) = traffic.next_record() {
                     plain.extend_from_slice(record.map_err(invalid)?.payload);
                 }
+                Next::Step
+            }
+            // A short message and its end may come behind the handshake at once.
+            Ok(ConnectionState::PeerClosed) if !ended => {
+                ended = true;
                 Next::Step
             }
             Ok(ConnectionState::WriteTraffic(_)) if !handshaking => Next::Done,
@@ -144,7 +152,7 @@ pub(super) async fn shake<S: Side>(mut side: S, mut socket: Socket) -> io::Resul
             Next::Done => {
                 // A connection that waits shall not hold the room of its handshake.
                 incoming.shrink_to_fit();
-                return Ok(Shaken { side, socket, part: incoming, plain });
+                return Ok(Shaken { side, socket, part: incoming, plain, ended });
             }
         }
     }

@@ -133,7 +133,7 @@ pub(super) struct Flags {
         help_heading = "Traffic"
     )]
     pub(super) opaque_ports: Vec<String>,
-    /// How long to wait for a client's first bytes before its connection counts as opaque.
+    /// How long to wait for a client's first bytes where no protocol is declared, before the application is connected to.
     #[arg(long, env = "TULLE_DETECT_TIMEOUT", default_value = "1s", help_heading = "Traffic")]
     pub(super) detect_timeout: String,
     /// Mark (SO_MARK) of the proxy's own connections, for redirect rules to leave alone.
