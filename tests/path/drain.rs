@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tulle_testing::client::http2::{Http2Response, request};
 use tulle_testing::client::{Http2Client, Raw, raw};
 use tulle_testing::control::{Control, Inbound, Mtls, Service};
@@ -94,11 +95,9 @@ async fn what_is_under_way_finishes_and_new_work_is_still_taken_for_a_while() {
         http2.get("app.shop", "/").await.is_err_and(|error| error.is_go_away()).then_some(())
     })
     .await;
-    wait::until_ready("no new connections", || async {
-        let mut late = Raw::connect(sidecar.inbound(8080)).await;
-        let _ = late.try_send(raw::request("GET", "/", "app.shop", &[], &[])).await;
-        let answered = tokio::time::timeout(Duration::from_millis(200), late.try_response("GET")).await;
-        answered.is_err().then_some(())
+    wait::until_ready("new connections to be refused", || async {
+        let error = within("an answer of the kernel", TcpStream::connect(sidecar.inbound(8080))).await.err()?;
+        (error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
     })
     .await;
 

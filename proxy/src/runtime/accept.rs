@@ -58,11 +58,20 @@ impl Slots {
 
     /// A place, as soon as there is one.
     async fn take(self: &Rc<Self>) -> Slot {
-        while self.taken.get() >= self.limit {
+        loop {
+            if let Some(slot) = self.try_take() {
+                return slot;
+            }
             self.freed().await;
         }
-        self.taken.set(self.taken.get() + 1);
-        Slot(Rc::clone(self))
+    }
+
+    /// A place, if there is one.
+    fn try_take(self: &Rc<Self>) -> Option<Slot> {
+        (self.taken.get() < self.limit).then(|| {
+            self.taken.set(self.taken.get() + 1);
+            Slot(Rc::clone(self))
+        })
     }
 
     /// Waits until a connection ends.
@@ -131,6 +140,23 @@ pub async fn accept_loop(
                 }
                 drop(slot);
             }
+        }
+    }
+}
+
+/// Accepts what the kernel has queued on `listener`, as [`accept_loop`] does, and closes it: from then on the kernel refuses
+/// connections. A listener that stayed open would let clients connect that nobody serves.
+pub fn accept_last(listener: TcpListener, slots: &Rc<Slots>, handler: impl Fn(TcpStream, Downstream, Slot)) {
+    // Beside the driver, which may not have heard of the last ones yet.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Some(slot) = slots.try_take()
+        && let Ok((stream, from)) = listener.accept()
+    {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            stream.set_nodelay(true).ok();
+            handler(stream, Downstream(from), slot);
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 
-use super::accept::{Slot, Slots, accept_loop};
+use super::accept::{Slot, Slots, accept_last, accept_loop};
 use super::listen::Bound;
 use crate::base::addr::Downstream;
 use crate::base::failure::Failure;
@@ -83,8 +83,7 @@ fn run(start: Start) -> io::Result<()> {
     })
 }
 
-/// Accepts until the process ends. Inbound sockets are no longer served once draining has come to its second part, but
-/// stay open until the end: closing one would reset what the kernel has queued on it.
+/// Accepts until the process ends; inbound only until draining has come to its second part.
 async fn listen(worker: Rc<Worker>, listener: TcpListener, role: Role, slots: Rc<Slots>) {
     let direction = role.direction();
     let handler = |tcp: TcpStream, from: Downstream, slot: Slot| {
@@ -99,7 +98,7 @@ async fn listen(worker: Rc<Worker>, listener: TcpListener, role: Role, slots: Rc
         () = worker.drain.reached(Phase::Closing), if direction == Direction::Inbound => {}
         () = accept_loop(&listener, &slots, handler, failed) => {}
     }
-    std::future::pending().await
+    accept_last(listener, &slots, handler);
 }
 
 async fn serve(worker: Rc<Worker>, tcp: TcpStream, from: Downstream, role: Role, slot: Slot) {
