@@ -275,3 +275,40 @@ async fn mend_17_a_rule_that_is_not_carried_out_is_answered_with_500_and_the_oth
     routed.expect("GET", "/", &[], 200, "two").await;
     routed.expect("GET", "/administration", &[], 200, "two").await;
 }
+
+#[tokio::test]
+async fn mend_11_a_host_has_one_reader_for_look_up_and_routes() {
+    let control = mesh::control().await;
+    let app = Upstream::http1(|_| Reply::ok("hello")).await;
+    let name = mesh::name("web");
+    control.publish(&Service::http(&name).endpoint(&app.addr().to_string(), None));
+    let address = "[fd00::12]:8080";
+    control.publish(&Service::http(address).endpoint(&app.addr().to_string(), None));
+    control.publish(&Service::http("10.96.0.12:80").endpoint(&app.addr().to_string(), None));
+    let sidecar = mesh::client(&control, &[]).await;
+    for host in [
+        "web.shop.svc.cluster.local",
+        "web.shop.svc.cluster.local.",
+        "web.shop.svc.cluster.local.:80",
+        "web.shop.svc.cluster.local:080",
+        "web.shop.svc.cluster.local:",
+        "web.shop.svc.cluster.local.:",
+        "WEB.Shop.svc.Cluster.LOCAL.",
+        "web.shop.svc.",
+        "web.shop.",
+        "web.",
+        "web:80",
+        "[fd00::12]:8080",
+        "[FD00:0:0:0::12]:8080",
+        "10.96.0.12",
+        "10.96.0.12.:80",
+        "[::ffff:10.96.0.12]",
+    ] {
+        let reply = raw::get(sidecar.outbound_http(), "/", host).await;
+        assert_eq!((reply.status, reply.text()), (200, "hello".to_owned()), "{host}: {reply:?}");
+    }
+    for host in ["web.other.", "web..", "[fd00::13]:8080", "web:81"] {
+        let reply = raw::get(sidecar.outbound_http(), "/", host).await;
+        assert_eq!(reply.header("tulle-reason"), Some("unknown_destination"), "{host}: {reply:?}");
+    }
+}

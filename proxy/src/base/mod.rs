@@ -6,6 +6,9 @@ pub mod addr;
 /// What failed, whose fault it was, and what the other side is told.
 pub mod failure;
 
+/// Hosts, ports and the services they mean.
+pub mod host;
+
 /// Application protocols as declared or detected.
 pub mod protocol;
 

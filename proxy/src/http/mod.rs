@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::base::addr::Downstream;
+use crate::base::host;
 use crate::codec::body::BodyIn;
 use crate::codec::head::RequestHead;
 use crate::codec::reply::Reply;
@@ -151,23 +152,11 @@ impl Connection {
         known.clone()
     }
 
-    /// The full name of the service that an authority means: `reviews`, `reviews.shop`, with or without port.
+    /// The full name of the service that an authority means.
     fn service_name(&self, authority: &str) -> Arc<str> {
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && !port.is_empty() && !port.contains(']') => (host, port),
-            _ => (authority.trim_end_matches(':'), "80"),
-        };
-        let host = host.to_ascii_lowercase();
+        let (host, port) = host::split(authority);
         let settings = &self.worker.settings;
-        let (namespace, domain) = (&settings.node.namespace, &settings.cluster_domain);
-        match host.matches('.').count() {
-            _ if host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok() => format!("{host}:{port}"),
-            0 => format!("{host}.{namespace}.svc.{domain}:{port}"),
-            1 => format!("{host}.svc.{domain}:{port}"),
-            2 if host.ends_with(".svc") => format!("{host}.{domain}:{port}"),
-            _ => format!("{host}:{port}"),
-        }
-        .into()
+        host::service(host, port.unwrap_or("80"), &settings.node.namespace, &settings.cluster_domain)
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     AccessLog, Bootstrap, Capture, ControlPlane, Dns, Drain, ExplicitInbound, ExplicitOutbound, Limits, LogFormat,
     Node, Problem, Unknown,
 };
+use crate::base::host;
 
 /// Most workers by default: a second core is where a sidecar's gains end; `--workers` takes more.
 const DEFAULT_WORKERS: usize = 2;
@@ -376,21 +377,12 @@ fn split_port(text: &str) -> Option<(&str, u16)> {
     (plain && clean).then_some((bare, port))
 }
 
-/// The full name of a service, `name.namespace.svc.DOMAIN:port`: one label gets the namespace, two are a name and a
-/// namespace, `name.namespace.svc` gets the domain; other hosts and addresses stay as they are.
+/// The full name of a service with a port, as [`host::service`] has it.
 fn full_name(text: &str, namespace: &str, domain: &str) -> Option<Arc<str>> {
-    let (host, port) = split_port(text.trim())?;
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Some(SocketAddr::new(ip, port).to_string().into());
-    }
-    let host = host.to_ascii_lowercase();
-    let labels: Vec<&str> = host.split('.').collect();
-    if labels.iter().any(|label| label.is_empty()) || host.contains(':') {
-        return None;
-    }
-    Some(match labels.as_slice() {
-        [name] => format!("{name}.{namespace}.svc.{domain}:{port}").into(),
-        [name, namespace] | [name, namespace, "svc"] => format!("{name}.{namespace}.svc.{domain}:{port}").into(),
-        _ => format!("{host}:{port}").into(),
-    })
+    let text = text.trim();
+    split_port(text)?;
+    let (host, port) = host::split(text);
+    let named =
+        host::address(host).is_some() || (!host.contains(':') && host.split('.').all(|label| !label.is_empty()));
+    named.then(|| host::service(host, port.unwrap_or_default(), namespace, domain))
 }

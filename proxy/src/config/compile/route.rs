@@ -7,6 +7,7 @@
     clippy::unreachable
 )]
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::fields;
 use super::ids::Ids;
 use super::matcher;
 use super::retry;
+use crate::base::host;
 use crate::config::ClusterId;
 use crate::config::reject::{Fault, Within};
 use crate::config::route::{Action, Domain, Route, RouteTable, VirtualHost};
@@ -111,6 +113,9 @@ fn virtual_host(
 }
 
 fn domain(text: &str) -> Result<Domain, Fault> {
+    // Requests are looked up without the dot that ends a host.
+    let (host, port) = host::split(text);
+    let text = &*port.map_or(Cow::Borrowed(host), |port| Cow::Owned(format!("{host}:{port}")));
     match text.strip_prefix('*') {
         Some("") => Ok(Domain::Any),
         Some(suffix) if suffix.starts_with(['.', '-']) && !suffix.contains('*') => Ok(Domain::Suffix(suffix.into())),
