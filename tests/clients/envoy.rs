@@ -21,7 +21,7 @@ fn bootstrap(api_type: &str, control_plane: SocketAddr, outbound: SocketAddr) ->
 node:
   id: client.demo
   cluster: demo
-  metadata: {{OUTBOUND_ADDRESS: '{outbound}'}}
+  metadata: {{OUTBOUND_ADDRESS: '{outbound}', NAMESPACE: demo}}
 dynamic_resources:
   lds_config: {{ads: {{}}, resource_api_version: V3}}
   cds_config: {{ads: {{}}, resource_api_version: V3}}
@@ -57,9 +57,14 @@ async fn origin(name: &'static str) -> (Upstream, SocketAddr) {
 
 /// One request; the body of a 200, and nothing where Envoy has no listener, route or endpoint yet.
 async fn ask(envoy: &Running, outbound: SocketAddr) -> Option<String> {
+    ask_for(envoy, outbound, "greeter.demo").await
+}
+
+/// As [`ask`], for this host.
+async fn ask_for(envoy: &Running, outbound: SocketAddr, host: &str) -> Option<String> {
     assert!(!envoy.ended(), "Envoy ended");
     let mut client = Raw::over(TcpStream::connect(outbound).await.ok()?);
-    client.try_send(raw::request("GET", "/hello", "greeter.demo", &[("connection", "close")], &[])).await.ok()?;
+    client.try_send(raw::request("GET", "/hello", host, &[("connection", "close")], &[])).await.ok()?;
     let response = client.try_response("GET").await?;
     (response.status == 200).then(|| response.text())
 }
@@ -90,6 +95,10 @@ async fn follows(api_type: &str) {
     settled(&envoy, outbound, "one").await;
     let request = first.request(0).await;
     assert_eq!((request.path(), request.header("host")), ("/hello", Some("greeter.demo")));
+
+    for host in ["greeter.demo.", "Greeter.Demo.svc.", "greeter.demo.svc.cluster.local.", "greeter"] {
+        assert_eq!(ask_for(&envoy, outbound, host).await.as_deref(), Some("one"), "{host}");
+    }
 
     mesh.set(&[one, two]);
     wait::until_ready("the new one to answer", || async {

@@ -246,27 +246,28 @@ pub(super) fn inbound(index: &Index, owner: &Key, problems: &mut Vec<Problem>) -
     (!none).then_some(InboundView { ports, mtls: undeclared, changed: 0 })
 }
 
-/// Adds what a service says of a port: the oldest service's protocol counts, and the strictest mTLS mode of all.
+/// Adds what a service says of a port: the strictest mTLS mode of all counts. Ports of different protocols that lead to one
+/// target port arrive there alike, so that the first bytes of each connection must tell.
 fn join(ports: &mut BTreeMap<Port, InboundPort>, port: Port, new: InboundPort, problems: &mut Vec<Problem>) {
     let Some(known) = ports.get_mut(&port) else {
         ports.insert(port, new);
         return;
     };
     known.mtls = known.mtls.max(new.mtls);
-    let (Some(winner), Some(loser)) = (known.service.clone(), new.service) else {
-        known.protocol = new.protocol;
+    if known.protocol == new.protocol {
         return;
-    };
-    if known.protocol != new.protocol && winner != loser {
+    }
+    if let (Some(older), Some(newer)) = (&known.service, new.service)
+        && *older != newer
+    {
         let reason = format!(
-            "it says {} is spoken at port {port} of its workloads; the older Service {winner} says {}, which is used there",
+            "it declares {} at port {port} of its workloads, and Service {older} declares {}: the first bytes of each \
+             connection decide there",
             new.protocol, known.protocol
         );
-        problems.push(Problem::new(
-            Severity::Warning,
-            ObjectRef { kind: Kind::Service, key: loser },
-            "spec.ports",
-            reason,
-        ));
+        let object = ObjectRef { kind: Kind::Service, key: newer };
+        problems.push(Problem::new(Severity::Warning, object, "spec.ports", reason));
     }
+    let opaque = !known.protocol.is_http() && !new.protocol.is_http();
+    known.protocol = if opaque { Protocol::Tcp } else { Protocol::Auto };
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tulle_proto::envoy::config::listener::v3::{FilterChain, Listener};
 use tulle_proto::envoy::config::route::v3::RouteConfiguration;
 use tulle_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
-    Rds, http_connection_manager as hcm,
+    HttpConnectionManager, Rds, http_connection_manager as hcm,
 };
 
 use super::input::{Input, Naming};
@@ -89,7 +89,10 @@ pub(super) fn routes(mesh: &Mesh, scope: &Scope, naming: &Naming) -> Input {
     });
     let host = |(view, port, lowest): (&Arc<ServiceView>, &PortView, bool)| HostInput {
         // Envoy refuses the whole when a domain stands twice; only a service called like another's alias can do that.
-        domains: domains(view, port, lowest, naming).into_iter().filter(|d| taken.insert(d.clone())).collect(),
+        domains: domains(view, port, lowest, (naming, &scope.namespace))
+            .into_iter()
+            .filter(|d| taken.insert(d.clone()))
+            .collect(),
         name: naming.port(&view.service.key, port.port),
         action: action(ClientKind::Envoy, naming.port(&view.service.key, port.port), &view.policy),
         rules: rules::input(scope, naming, port),
@@ -98,11 +101,18 @@ pub(super) fn routes(mesh: &Mesh, scope: &Scope, naming: &Naming) -> Input {
     Input::Routes(RoutesInput { hosts })
 }
 
-/// What a request to a port may have for its authority. Names without a port go to the lowest HTTP port.
-fn domains(view: &ServiceView, port: &PortView, lowest: bool, naming: &Naming) -> Vec<String> {
+/// What a request to a port may have for its authority. Names without a port go to the lowest HTTP port; the name alone
+/// means a service of the client's own namespace.
+fn domains(view: &ServiceView, port: &PortView, lowest: bool, (naming, own): (&Naming, &str)) -> Vec<String> {
     let key = &view.service.key;
-    let names =
-        [naming.host(key), format!("{}.{}.svc", key.name, key.namespace), format!("{}.{}", key.name, key.namespace)];
+    let mut names = vec![
+        naming.host(key),
+        format!("{}.{}.svc", key.name, key.namespace),
+        format!("{}.{}", key.name, key.namespace),
+    ];
+    if *key.namespace == *own {
+        names.push(key.name.to_string());
+    }
     let mut domains: Vec<_> = names.iter().map(|name| format!("{name}:{}", port.port)).collect();
     let addresses = view.service.cluster_ips.iter();
     domains.extend(addresses.map(|ip| SocketAddr::new(*ip, port.port.number()).to_string()));
@@ -120,7 +130,9 @@ impl HttpListenerInput {
     pub(super) fn build(&self) -> Listener {
         let routes =
             hcm::RouteSpecifier::Rds(Rds { config_source: Some(wire::ads()), route_config_name: OUTBOUND.to_owned() });
-        let manager = manager(OUTBOUND, Protocol::Http, routes);
+        // A dot only marks a host as fully qualified, and no domain has one.
+        let manager =
+            HttpConnectionManager { strip_trailing_host_dot: true, ..manager(OUTBOUND, Protocol::Http, routes) };
         Listener {
             name: OUTBOUND.to_owned(),
             address: Some(wire::address(self.address)),

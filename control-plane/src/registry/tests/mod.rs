@@ -274,8 +274,30 @@ fn services_that_disagree_about_a_port() {
     let mesh = bench.upsert(of_service(admin));
     let inbound = mesh.inbound(&Key::new("shop", "web")).unwrap();
     let port = &inbound.ports[&port(8080)];
-    assert_eq!((port.protocol, port.mtls), (Protocol::Http, Mtls::Strict));
+    assert_eq!((port.protocol, port.mtls), (Protocol::Auto, Mtls::Strict));
     assert_eq!(mesh.problems().len(), 1);
+}
+
+#[test]
+fn mend_04_ports_of_one_service_that_disagree_about_their_target() {
+    for (first, second, joined) in [
+        (Protocol::Http, Protocol::Tcp, Protocol::Auto),
+        (Protocol::Tcp, Protocol::Http, Protocol::Auto),
+        (Protocol::Grpc, Protocol::Http, Protocol::Auto),
+        (Protocol::Auto, Protocol::Tcp, Protocol::Auto),
+        (Protocol::Tls, Protocol::Tcp, Protocol::Tcp),
+        (Protocol::Http2, Protocol::Http2, Protocol::Http2),
+    ] {
+        let mut both = service("web");
+        both.ports[0].protocol = Some(first);
+        let other = both.ports[0].clone();
+        both.ports.push(crate::model::service::ServicePort { port: port(9090), protocol: Some(second), ..other });
+        let mut bench = Bench::new();
+        let mesh = bench.upsert(of_service(both));
+        let inbound = mesh.inbound(&Key::new("shop", "web")).unwrap();
+        assert_eq!(inbound.ports[&port(8080)].protocol, joined, "{first} and {second}");
+        assert_eq!(mesh.problems(), []);
+    }
 }
 
 #[tokio::test]
