@@ -203,7 +203,7 @@ async fn mend_04_a_request_line_longer_than_what_is_looked_at_is_a_request() {
     }
 }
 
-/// A server that says its greeting after `wait` connections were accepted... at once, and counts nothing.
+/// A server that speaks first.
 async fn greeter() -> TcpUpstream {
     TcpUpstream::greeting("220 mail ready\r\n").await
 }
@@ -241,8 +241,7 @@ async fn mend_28_a_client_that_speaks_first_after_all_is_understood() {
     tulle_testing::wait::until_ready("the other server", || async {
         let mut raw = Raw::connect(entry).await;
         raw.send(tulle_testing::client::raw::request("GET", "/", "a", &[], &[])).await;
-        let reply = raw.try_response("GET").await?;
-        (reply.text() == "hello").then_some(())
+        (raw.read_exact(4).await == b"HTTP").then_some(())
     })
     .await;
     let mut silent = Raw::connect(entry).await;
