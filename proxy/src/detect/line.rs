@@ -59,7 +59,8 @@ pub(super) fn too_long(bytes: &[u8]) -> Spoken {
 fn whole(before: &[u8], method: &[u8], rest: &[u8]) -> Spoken {
     let words = || rest.split(|byte| is_blank(*byte)).filter(|word| !word.is_empty());
     let target = words().next().unwrap_or_default();
-    let versioned = matches!(words().last(), Some([b'H', b'T', b'T', b'P', b'/', digit, ..]) if digit.is_ascii_digit());
+    let versioned =
+        matches!(words().next_back(), Some([b'H', b'T', b'T', b'P', b'/', digit, ..]) if digit.is_ascii_digit());
     if !versioned || words().nth(1).is_none() {
         // HTTP/0.9 has neither version nor fields; its requests look like commands of other protocols but for the path.
         return if method == b"GET" && target.first() == Some(&b'/') { Spoken::HttpLike } else { Spoken::Opaque };

@@ -85,7 +85,7 @@ async fn run(mut opaque: Opaque, mut down: Io, undecided: bool) -> Result<Option
             Ok(upstream) => upstream,
             Err(failure) => {
                 record.write(&opaque, search.attempts, Some(failure.reason));
-                refuse(&opaque, down).await;
+                Box::pin(refuse(&opaque, down)).await;
                 return Err(failure);
             }
         };
@@ -167,10 +167,10 @@ async fn refuse(opaque: &Opaque, mut down: Io) {
         return relay::abort(down.tcp());
     }
     let rest = async {
-        let mut dropped = [0; 4096];
         let tcp = down.tcp();
         while tcp.readable().await.is_ok() {
-            match tcp.try_read(&mut dropped) {
+            // Not kept while it waits.
+            match tcp.try_read(&mut [0; 4096]) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Ok(_) | Err(_) => return,
