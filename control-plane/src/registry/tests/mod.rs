@@ -291,7 +291,7 @@ fn mend_04_ports_of_one_service_that_disagree_about_their_target() {
         let mut both = service("web");
         both.ports[0].protocol = Some(first);
         let other = both.ports[0].clone();
-        both.ports.push(crate::model::service::ServicePort { port: port(9090), protocol: Some(second), ..other });
+        both.ports.push(ServicePort { port: port(9090), protocol: Some(second), ..other });
         let mut bench = Bench::new();
         let mesh = bench.upsert(of_service(both));
         let inbound = mesh.inbound(&Key::new("shop", "web")).unwrap();
