@@ -97,13 +97,14 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         io = given;
         version
     };
+    let known = RefCell::new((cx.view(), cx.local(app, &rules)));
     let connection = http::Connection {
         direction: Direction::Inbound,
         downstream: from,
         peer_header: peer_header(&cx, peer.as_ref()),
         source,
         tls,
-        place: Place::Local { address: app, port: rules },
+        place: Place::Local { port: number, known },
         series: RefCell::default(),
         arriving: RefCell::new(Some(arriving)),
         worker: cx,

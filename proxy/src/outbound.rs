@@ -202,6 +202,6 @@ async fn unknown(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, key: &DemandK
         relay::abort(&tcp);
         return Err(Reason::UnknownDestination.into());
     };
-    let opaque = opaque(&cx, from, Worker::passthrough(*address));
+    let opaque = opaque(&cx, from, cx.passthrough(*address));
     tcp::serve(opaque, Io::Plain(Socket::new(tcp, Vec::new()))).await
 }

@@ -17,6 +17,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::{ClusterId, Snapshot};
 use crate::pool::{Budget, Pool};
 use crate::telemetry::counters::RequestSeries;
+use crate::telemetry::events::Events;
 
 /// How long an endpoint that could not be reached is left alone at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -70,21 +71,29 @@ pub(crate) struct RetryTokens {
     pub(crate) counted: Instant,
 }
 
-/// One endpoint on one core.
+/// One endpoint on one core, as one configuration describes it.
 #[derive(Debug)]
 pub(crate) struct EndpointState {
     /// The configuration.
     pub(crate) config: Arc<Endpoint>,
+    /// What goes on at its address.
+    pub(crate) live: Rc<EndpointLive>,
+    /// Series by route; an endpoint is reached by very few.
+    series: RefCell<Vec<(Arc<str>, Rc<RequestSeries>)>>,
+}
+
+/// What goes on at an address with the identity expected there. It is the same whatever else of the endpoint changes:
+/// weight, zone, health, priority.
+#[derive(Debug)]
+pub(crate) struct EndpointLive {
     /// Connections.
     pub(crate) pool: Rc<Pool>,
     /// Requests and opaque connections under way.
-    pub(crate) active: Cell<u32>,
+    active: Cell<u32>,
     /// Not to be picked before then, and how long the last pause was.
     pause: Cell<Option<(Instant, Duration)>>,
     /// What its requests said of it; see `balance/outlier.rs`.
     standing: Cell<Standing>,
-    /// Series by route; an endpoint is reached by very few.
-    series: RefCell<Vec<(Arc<str>, Rc<RequestSeries>)>>,
 }
 
 /// Counts an endpoint as busy until dropped.
@@ -99,15 +108,15 @@ impl View {
 
     /// The view of `snapshot`, keeping the state of every cluster and endpoint that is in both. `workers` share the
     /// limits of a cluster evenly, each at least 1.
-    pub(crate) fn advance(&self, snapshot: Arc<Snapshot>, workers: u32) -> Rc<Self> {
+    pub(crate) fn advance(&self, snapshot: Arc<Snapshot>, workers: u32, events: &Arc<Events>) -> Rc<Self> {
         let old: HashMap<&str, &Rc<ClusterState>> = self.clusters.iter().map(|c| (&*c.config.name, c)).collect();
         let clusters = snapshot
             .clusters
             .iter()
             .map(|config| match old.get(&*config.name) {
                 Some(state) if Arc::ptr_eq(&state.config, config) || state.config == *config => Rc::clone(state),
-                Some(state) => Rc::new(ClusterState::new(config, Some(state), workers)),
-                None => Rc::new(ClusterState::new(config, None, workers)),
+                Some(state) => Rc::new(ClusterState::new(config, Some(state), workers, events)),
+                None => Rc::new(ClusterState::new(config, None, workers, events)),
             })
             .collect();
         Rc::new(Self { snapshot, clusters })
@@ -126,8 +135,8 @@ impl View {
 
 impl ClusterState {
     /// The state of a cluster, taking over what `old` has in common with it.
-    pub(crate) fn new(config: &Arc<Cluster>, old: Option<&Self>, workers: u32) -> Self {
-        let live = old.map_or_else(Live::new, |old| Rc::clone(&old.live));
+    pub(crate) fn new(config: &Arc<Cluster>, old: Option<&Self>, workers: u32, events: &Arc<Events>) -> Self {
+        let live = old.map_or_else(|| Live::new(events), |old| Rc::clone(&old.live));
         let share = |limit: u32| (limit / workers.max(1)).max(1);
         live.connections.limit(share(config.limits.max_connections), share(config.limits.max_pending));
         // A dead endpoint's pool closes with its last request; a surviving one keeps its connections.
@@ -136,11 +145,15 @@ impl ClusterState {
             .flat_map(|old| &old.endpoints)
             .map(|state| ((state.config.address, state.config.identity.clone()), state))
             .collect();
+        let same_labels = old.is_some_and(|old| {
+            let labels = |config: &'_ Cluster| (config.service.clone(), config.namespace.clone(), config.protocol);
+            labels(&old.config) == labels(config)
+        });
         let endpoints = config.endpoints.list.iter().map(|endpoint| {
-            let key = (endpoint.address, endpoint.identity.clone());
-            match kept.remove(&key) {
-                Some(state) if state.config == *endpoint => Rc::clone(state),
-                kept => Rc::new(EndpointState::new(endpoint, kept.map(|state| &state.pool), &live.connections)),
+            match kept.remove(&(endpoint.address, endpoint.identity.clone())) {
+                Some(state) if same_labels && state.config == *endpoint => Rc::clone(state),
+                Some(state) => Rc::new(state.changed(endpoint, same_labels)),
+                None => Rc::new(EndpointState::new(endpoint, &live.connections)),
             }
         });
         let endpoints = endpoints.collect();
@@ -161,6 +174,7 @@ impl ClusterState {
         self.live.used.set(true);
         let index = index?;
         let endpoint = self.endpoints.get(index).ok_or(Reason::NoEndpoints)?;
+        endpoint.picked();
         Ok((index, Active::new(endpoint)))
     }
 
@@ -168,36 +182,38 @@ impl ClusterState {
     pub(crate) fn judge(&self, endpoint: &EndpointState, verdict: Verdict) -> bool {
         let Some(settings) = &self.config.outlier else { return false };
         let now = Instant::now().into_std();
-        let mut standing = endpoint.standing.get();
+        let mut standing = endpoint.live.standing.get();
         let eject = standing.judge(settings, verdict, now) && {
-            let ejected = self.endpoints.iter().filter(|other| other.standing.get().is_ejected(now)).count();
+            let ejected = self.endpoints.iter().filter(|other| other.live.standing.get().is_ejected(now)).count();
             outlier::may_eject(settings, ejected, self.endpoints.len())
         };
         if eject {
             standing.eject(settings, now);
         }
-        endpoint.standing.set(standing);
+        endpoint.live.standing.set(standing);
         eject
     }
 
     /// Whether anything went this way since this was asked last, or does now.
     pub(crate) fn take_used(&self) -> bool {
         let chosen = self.live.used.replace(false);
-        chosen || self.live.connections.open() > 0 || self.endpoints.iter().any(|endpoint| endpoint.active.get() > 0)
+        chosen
+            || self.live.connections.open() > 0
+            || self.endpoints.iter().any(|endpoint| endpoint.live.active.get() > 0)
     }
 
     /// Closes idle connections.
     pub(crate) fn sweep(&self, now: Instant) {
         for endpoint in &self.endpoints {
-            endpoint.pool.sweep(now, self.config.idle_timeout);
+            endpoint.live.pool.sweep(now, self.config.idle_timeout);
         }
     }
 }
 
 impl Live {
-    fn new() -> Rc<Self> {
+    fn new(events: &Arc<Events>) -> Rc<Self> {
         Rc::new(Self {
-            connections: Budget::new(),
+            connections: Budget::new(events),
             requests: Cell::new(0),
             retries: Cell::new(RetryTokens { tokens: FIRST_TOKENS, counted: Instant::now() }),
             cursor: Cell::new(Cursor::new(rand::random())),
@@ -207,35 +223,47 @@ impl Live {
 }
 
 impl EndpointState {
-    /// The state of an endpoint; connections are taken over from `old`, which has the same address and identity.
-    pub(crate) fn new(config: &Arc<Endpoint>, old: Option<&Rc<Pool>>, budget: &Rc<Budget>) -> Self {
-        let pool = old
-            .cloned()
-            .unwrap_or_else(|| Rc::new(Pool::new(config.address, config.identity.clone(), Rc::clone(budget))));
-        Self {
-            config: Arc::clone(config),
-            pool,
-            active: Cell::new(0),
-            pause: Cell::new(None),
-            standing: Cell::default(),
-            series: RefCell::default(),
-        }
+    /// The state of an endpoint that was not there before.
+    fn new(config: &Arc<Endpoint>, budget: &Rc<Budget>) -> Self {
+        let pool = Pool::new(config.address, config.identity.clone(), Rc::clone(budget));
+        let live = EndpointLive { pool, active: Cell::new(0), pause: Cell::new(None), standing: Cell::default() };
+        Self { config: Arc::clone(config), live: Rc::new(live), series: RefCell::default() }
+    }
+
+    /// The same endpoint with another configuration. Its series go on while their labels are the same;
+    /// `same_labels`: those of its cluster are.
+    fn changed(&self, config: &Arc<Endpoint>, same_labels: bool) -> Self {
+        let same =
+            same_labels && (&self.config.workload, &self.config.namespace) == (&config.workload, &config.namespace);
+        let series = if same { self.series.borrow().clone() } else { Vec::new() };
+        Self { config: Arc::clone(config), live: Rc::clone(&self.live), series: RefCell::new(series) }
     }
 
     /// The endpoint was reached.
     pub(crate) fn reached(&self) {
-        self.pause.set(None);
+        self.live.pause.set(None);
     }
 
     /// The endpoint could not be reached: others are preferred for a moment, longer each time.
     pub(crate) fn missed(&self) {
-        let pause = self.pause.get().map_or(FIRST_PAUSE, |(_, last)| last.saturating_mul(2).min(LONGEST_PAUSE));
-        self.pause.set(Some((Instant::now() + pause, pause)));
+        let pause = self.live.pause.get().map_or(FIRST_PAUSE, |(_, last)| last.saturating_mul(2).min(LONGEST_PAUSE));
+        self.live.pause.set(Some((Instant::now() + pause, pause)));
+    }
+
+    /// The endpoint was picked. When it could not be reached before, this request finds out whether it can be now, and
+    /// others wait for another pause.
+    fn picked(&self) {
+        if let Some((until, pause)) = self.live.pause.get()
+            && Instant::now() >= until
+        {
+            self.live.pause.set(Some((Instant::now() + pause, pause)));
+        }
     }
 
     fn rests(&self) -> bool {
-        self.pause.get().is_some_and(|(until, _)| Instant::now() < until)
-            || !self.standing.get().allows(self.active.get(), || Instant::now().into_std())
+        let live = &self.live;
+        live.pause.get().is_some_and(|(until, _)| Instant::now() < until)
+            || !live.standing.get().allows(live.active.get(), || Instant::now().into_std())
     }
 
     /// The series of requests on `route`, made by `make` at first use.
@@ -255,7 +283,7 @@ impl EndpointState {
 impl Active {
     /// Marks `endpoint` busy.
     pub(crate) fn new(endpoint: &Rc<EndpointState>) -> Self {
-        endpoint.active.set(endpoint.active.get().saturating_add(1));
+        endpoint.live.active.set(endpoint.live.active.get().saturating_add(1));
         Self(Rc::clone(endpoint))
     }
 
@@ -267,7 +295,7 @@ impl Active {
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get().saturating_sub(1));
+        self.0.live.active.set(self.0.live.active.get().saturating_sub(1));
     }
 }
 
@@ -276,7 +304,7 @@ struct Eyes<'e>(&'e [Rc<EndpointState>]);
 
 impl Loads for Eyes<'_> {
     fn active(&self, index: usize) -> u32 {
-        self.0.get(index).map_or(0, |endpoint| endpoint.active.get())
+        self.0.get(index).map_or(0, |endpoint| endpoint.live.active.get())
     }
 
     fn available(&self, index: usize) -> bool {

@@ -146,7 +146,7 @@ impl Worker {
 
     fn advance(&self, snapshot: Arc<Snapshot>) {
         let workers = u32::try_from(self.settings.workers.get()).unwrap_or(u32::MAX);
-        let next = self.view().advance(snapshot, workers);
+        let next = self.view().advance(snapshot, workers, self.telemetry.events());
         self.telemetry.events().generation.set(next.snapshot.generation);
         self.view.replace(next);
         self.changed.notify_waiters();
@@ -288,20 +288,23 @@ impl Worker {
             Protocol::Http2 | Protocol::Grpc => HttpVersion::Http2,
             Protocol::Auto | Protocol::Http | Protocol::Tcp | Protocol::Tls => HttpVersion::AsDownstream,
         };
+        let config = Arc::new(local_cluster(address, port, http));
         let mut locals = self.locals.borrow_mut();
-        if let Some(state) = locals.get(&(address, http)) {
+        let old = locals.get(&(address, http));
+        if let Some(state) = old.filter(|state| state.config == config) {
             return Rc::clone(state);
         }
+        // Other rules for the same application: its connections stay, its name in telemetry does not.
+        let state = Rc::new(ClusterState::new(&config, old.map(|old| &**old), 1, self.telemetry.events()));
         if locals.len() >= MAX_LOCALS {
             locals.retain(|_, state| state.live.connections.open() > 0);
         }
-        let state = Rc::new(ClusterState::new(&Arc::new(local_cluster(address, port, http)), None, 1));
         locals.insert((address, http), Rc::clone(&state));
         state
     }
 
     /// An address that no configuration speaks of, dialled as it is.
-    pub(crate) fn passthrough(address: SocketAddr) -> Rc<ClusterState> {
+    pub(crate) fn passthrough(&self, address: SocketAddr) -> Rc<ClusterState> {
         let port = InboundPort {
             protocol: Protocol::Tcp,
             mtls: crate::config::listener::MtlsMode::Disable,
@@ -309,7 +312,7 @@ impl Worker {
             namespace: "".into(),
         };
         let cluster = local_cluster(address, &port, HttpVersion::AsDownstream);
-        Rc::new(ClusterState::new(&Arc::new(cluster), None, 1))
+        Rc::new(ClusterState::new(&Arc::new(cluster), None, 1, self.telemetry.events()))
     }
 
     /// How to make connections to the endpoints of `cluster`.

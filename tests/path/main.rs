@@ -53,6 +53,9 @@ mod http2_replies;
 /// What is tried again, and what never is.
 mod retry;
 
+/// What was not processed is sent again.
+mod unprocessed;
+
 /// Routes of the Gateway API.
 mod routes;
 
@@ -61,6 +64,9 @@ mod grpc_routes;
 
 /// Which endpoint a request goes to.
 mod failover;
+
+/// Connections to endpoints: their limit, and what of them stays.
+mod connections;
 
 /// Opaque bytes, and ports that do not say what they speak.
 mod opaque;

@@ -288,6 +288,12 @@ impl Failure {
         self.reason == Reason::UpstreamClosed && self.retry != Retry::Never
     }
 
+    /// Whether the connection was there and the request provably was not processed on it: its stream was refused, or the
+    /// connection ended first (RFC 9113 sections 6.8 and 8.7). That is nobody's failure: the request is sent again.
+    pub fn is_unprocessed(&self) -> bool {
+        self.retry == Retry::Safe && matches!(self.reason, Reason::UpstreamReset | Reason::UpstreamClosed)
+    }
+
     /// Whether it speaks against the endpoint: it could not be reached, did not answer, or broke off. A refused stream
     /// and a closed idle connection do not.
     pub fn blames_endpoint(&self) -> bool {

@@ -135,9 +135,9 @@ impl<'a> Attempt<'a> {
             Box::pin(self.begin(body, reply)).await?;
         }
         let keys = worker.keys();
-        let mut lease = endpoint.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
-        if (!last || retry::is_patient(self.cx, self.progress)) && (lease.reused || endpoint.config.identity.is_some())
-        {
+        let mut lease = endpoint.live.pool.h1(worker.dial(&self.cluster.config, keys.as_ref()), self.fresh).await?;
+        let patient = !last || retry::is_patient(self.cx, self.progress);
+        if lease.reused || patient && endpoint.config.identity.is_some() {
             body.keep();
         }
         let reused = lease.reused;
@@ -173,11 +173,9 @@ impl<'a> Attempt<'a> {
         if self.head.authority().is_empty() {
             return Err(Failure::new(Reason::BadRequest).because("no host").into());
         }
-        if !last || retry::is_patient(self.cx, self.progress) {
-            body.keep();
-        }
+        body.keep();
         let (lease, (reader, writer)) = loop {
-            let lease = endpoint.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
+            let lease = endpoint.live.pool.h2(worker.dial(&self.cluster.config, keys.as_ref())).await?;
             if reply.is_gone() {
                 return Err(Stop::Downstream(Reason::DownstreamClosed));
             }
@@ -197,7 +195,7 @@ impl<'a> Attempt<'a> {
                 Err(_) if lease.reused() => lease.retire(),
                 Err(error) => {
                     lease.retire();
-                    return Err(Failure::safe(Reason::UpstreamReset).because(error).into());
+                    return Err(Failure::safe(Reason::UpstreamClosed).because(error).into());
                 }
             }
         };
@@ -390,6 +388,10 @@ impl H1Incoming<'_> {
         let attempt = self.attempt;
         let timeout = attempt.retry.per_try_timeout;
         let head = within(timeout, Reason::PerTryTimeout, pin!(self.final_head(reply))).await?;
+        // Sent to the idle connection before the request reached it (RFC 9110 section 15.5.9).
+        if head.status == 408 && self.reused && !head.keep_alive && !last && attempt.head.is_idempotent() {
+            return Err(Failure::if_idempotent(Reason::UpstreamClosed).into());
+        }
         let (framing, keep_alive, idle) = (head.framing, head.keep_alive, head.idle_secs);
         let switched = head.switches() && attempt.head.upgrade();
         let head = ResponseHead::H1(head);
@@ -526,7 +528,6 @@ impl H2Incoming<'_> {
         let reason = match reset {
             _ if wrong => Reason::ProtocolError,
             Some(_) => Reason::UpstreamReset,
-            None if error.is_refused() => Reason::UpstreamReset,
             None => Reason::UpstreamClosed,
         };
         let failure = Failure { reason, retry, source: None };

@@ -101,6 +101,8 @@ pub(crate) struct Progress {
     pub(crate) detail: OnceCell<Box<str>>,
     /// The last attempt failed in its peer proxy's words.
     pub(crate) told_by_peer: Cell<bool>,
+    /// Attempts that were not processed.
+    pub(crate) unprocessed: Cell<retry::Unprocessed>,
     /// Until when newer endpoints are waited for, once they are.
     pub(crate) patience: Cell<Option<Instant>>,
     pub(crate) sent: Relayed,
@@ -121,11 +123,18 @@ impl Progress {
             reset: Cell::new(None),
             detail: OnceCell::new(),
             told_by_peer: Cell::new(false),
+            unprocessed: Cell::default(),
             patience: Cell::new(None),
             sent: Relayed::default(),
             received: Relayed::default(),
             endpoint: RefCell::default(),
         }
+    }
+
+    /// The attempt was not processed: it counts as not made, and its body as not sent.
+    fn not_sent(&self) {
+        self.attempts.set(self.attempts.get().saturating_sub(1));
+        self.sent.bytes.set(0);
     }
 }
 
@@ -312,6 +321,21 @@ async fn send(
             }
             Stop::Again | Stop::Downstream(_) => return Err(stop),
         };
+        if !progress.replied.get()
+            && let Some(pause) = retry::unprocessed(&failure, decision.retry, cx, progress)
+            && body.rewind()
+        {
+            progress.not_sent();
+            if failure.is_stale() {
+                // The connection has ended, not the endpoint: a new one to it will do.
+                fresh = true;
+                tried.pop();
+            }
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            continue;
+        }
         let repeatable = !progress.replied.get() && retry::permits(decision.retry, &failure, head) && body.rewind();
         // Once for each request a closed idle connection is free: an application that closes them all the time is not
         // thereby asked more often than its clients ask.

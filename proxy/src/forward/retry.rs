@@ -38,6 +38,47 @@ pub(super) fn permits(policy: &RetryPolicy, failure: &Failure, head: &RequestHea
     }
 }
 
+/// Attempts of one request that provably were not processed. They are no retries: neither policy nor budget is asked, and
+/// no attempt is counted (RFC 9113 section 6.8, gRFC A6 "transparent retries"). Their number is bounded all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Unprocessed {
+    refused: u8,
+    ended: u8,
+}
+
+/// Streams of one request that may be refused: a server that refuses everything gets so many for each request.
+const MAX_REFUSED: u8 = 8;
+
+/// Connections that may end under one request. Servers end them after some number of requests, with many streams waiting:
+/// those that came too late meet again on the next one.
+const MAX_ENDED: u8 = 16;
+
+/// Attempts that follow each other without a pause.
+const AT_ONCE: u8 = 2;
+
+/// Counts an attempt that failed. `None`: it may have been processed, or there were too many; else how long to wait before
+/// the next one.
+pub(super) fn unprocessed(
+    failure: &Failure,
+    policy: &RetryPolicy,
+    cx: &Context<'_>,
+    progress: &Progress,
+) -> Option<Duration> {
+    if !failure.is_unprocessed() {
+        return None;
+    }
+    let Unprocessed { mut refused, mut ended } = progress.unprocessed.get();
+    if failure.reason == Reason::UpstreamReset {
+        refused = refused.saturating_add(1);
+    } else {
+        ended = ended.saturating_add(1);
+    }
+    progress.unprocessed.set(Unprocessed { refused, ended });
+    let late = refused.saturating_add(ended).saturating_sub(AT_ONCE);
+    let allowed = refused <= MAX_REFUSED && ended <= MAX_ENDED;
+    allowed.then(|| if late == 0 { Duration::ZERO } else { pause(policy, late.into(), cx) })
+}
+
 /// Whether `policy` wants another attempt instead of this reply.
 pub(super) fn wants(policy: &RetryPolicy, head: &RequestHead, reply: &ResponseHead) -> bool {
     let on = &policy.on;

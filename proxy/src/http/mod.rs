@@ -8,7 +8,6 @@ mod h1;
 mod h2;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::codec::head::RequestHead;
 use crate::codec::reply::Reply;
 use crate::config::Known;
 use crate::config::demand::DemandKey;
-use crate::config::listener::{InboundPort, Outbound};
+use crate::config::listener::Outbound;
 use crate::conn::Io;
 use crate::drain::Guard;
 use crate::forward::{self, Context, End, Target};
@@ -72,10 +71,10 @@ pub(crate) enum Place {
     Authority,
     /// To the local application.
     Local {
-        /// Its address.
-        address: SocketAddr,
-        /// The rules of the port.
-        port: Arc<InboundPort>,
+        /// The port that peers know it by.
+        port: u16,
+        /// The application by the rules of that port, with the view they are part of.
+        known: RefCell<(Rc<View>, Rc<ClusterState>)>,
     },
 }
 
@@ -117,9 +116,8 @@ impl Connection {
                 let target = service.map_or(Target::Unknown, Target::Routes);
                 forward::request(&cx, &view, &target, head, body, reply).await
             }
-            Place::Local { address, port } => {
-                let view = self.worker.view();
-                let cluster: Rc<ClusterState> = self.worker.local(*address, port);
+            Place::Local { port, known } => {
+                let (view, cluster) = self.local(*port, known);
                 forward::request(&cx, &view, &Target::Local(&cluster), head, body, reply).await
             }
         }
@@ -148,6 +146,24 @@ impl Connection {
         {
             let service = Arc::clone(service);
             *known = (view, service);
+        }
+        known.clone()
+    }
+
+    /// The application as the newest rules of its port name it. Looked up once per configuration, not per request.
+    fn local(&self, port: u16, known: &RefCell<(Rc<View>, Rc<ClusterState>)>) -> (Rc<View>, Rc<ClusterState>) {
+        let view = self.worker.view();
+        let mut known = known.borrow_mut();
+        if !Rc::ptr_eq(&view, &known.0) {
+            let application = known.1.config.endpoints.list.first().map(|endpoint| endpoint.address);
+            if let (Some(inbound), Some(address)) = (&view.snapshot.inbound, application) {
+                let cluster = self.worker.local(address, inbound.port(port));
+                if !Rc::ptr_eq(&cluster, &known.1) {
+                    known.1 = cluster;
+                    self.series.take();
+                }
+            }
+            known.0 = view;
         }
         known.clone()
     }

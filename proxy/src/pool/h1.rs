@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tulle_identity::tls::Alpn;
 
-use super::{Dial, Pool, Slot};
+use super::{Admitted, Dial, Pending, Pool, Slot};
 use crate::base::failure::Failure;
 use crate::codec::buffer::Received;
 use crate::codec::h1::conn::Connection;
@@ -55,17 +55,18 @@ impl Pool {
         if !fresh && let Some(lease) = self.idle_h1() {
             return Ok(lease);
         }
-        if fresh && !self.budget.has_room() {
-            // One of those that are likely closed too makes room.
-            self.idle.borrow_mut().pop();
-        }
-        let slot = Box::pin(self.admit(dial.timeout)).await?;
-        // While we waited for room, one may have been parked.
-        if !fresh && let Some(lease) = self.idle_h1() {
-            return Ok(lease);
-        }
-        // Boxed: rare, and large beside an exchange on a connection that is there.
-        let io = Box::pin(self.dial(dial, Alpn::H1)).await?;
+        Box::pin(self.new_h1(dial, fresh)).await
+    }
+
+    /// A new connection, unless an idle one comes first.
+    async fn new_h1(self: &Rc<Self>, dial: Dial<'_>, fresh: bool) -> Result<Lease, Failure> {
+        let _pending = Pending::new(&self.budget.events);
+        let idle = || if fresh { None } else { self.idle_h1() };
+        let slot = match self.admit(dial.timeout, idle).await? {
+            Admitted::Slot(slot) => slot,
+            Admitted::Instead(lease) => return Ok(lease),
+        };
+        let io = self.dial(dial, Alpn::H1).await?;
         Ok(Lease { conn: Connection::new(io), reused: false, slot, pool: Rc::clone(self) })
     }
 
@@ -97,9 +98,9 @@ impl Lease {
         let Self { conn, slot, pool, .. } = self;
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < MAX_IDLE && conn.is_quiet() {
-            pool.budget.freed.notify_one();
             let since = Instant::now();
             idle.push(Parked { conn, since, until: kept.and_then(|kept| since.checked_add(kept)), slot });
+            pool.budget.has_use();
         }
     }
 }

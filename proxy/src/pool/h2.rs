@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tulle_identity::tls::Alpn;
 
-use super::{Dial, Pool, Slot};
+use super::{Admitted, Budget, Dial, Pending, Pool, Slot};
 use crate::base::failure::{Failure, Reason};
 use crate::codec::h2::client::Connection;
 use crate::spawn;
@@ -19,6 +19,7 @@ pub(super) struct Shared {
     streams: Cell<usize>,
     usable: Cell<bool>,
     since: Cell<Instant>,
+    budget: Rc<Budget>,
 }
 
 impl Shared {
@@ -30,8 +31,17 @@ impl Shared {
         self.streams.get() > 0
     }
 
+    /// Nobody uses it, though somebody could.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.usable.get() && !self.is_busy()
+    }
+
     pub(super) const fn since(&self) -> Instant {
         self.since.get()
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.usable.get() && !self.conn.is_settled() && self.conn.max_streams() > 0
     }
 
     fn has_room(&self) -> bool {
@@ -74,6 +84,7 @@ impl Drop for Lease {
         if !self.shared.is_busy() {
             self.shared.since.set(Instant::now());
         }
+        self.shared.budget.has_use();
     }
 }
 
@@ -101,9 +112,33 @@ impl Pool {
     /// # Errors
     /// What [`Pool::dial`] says; nothing was sent.
     pub(crate) async fn h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
+        match self.shared_h2() {
+            Some(lease) => Ok(lease),
+            None => Box::pin(self.wait_h2(dial)).await,
+        }
+    }
+
+    fn shared_h2(&self) -> Option<Lease> {
+        let shared = self.shared.borrow();
+        shared.iter().find(|shared| shared.has_room()).map(|shared| Lease::new(Rc::clone(shared), true))
+    }
+
+    /// No connection has room: one that is being made will have, or the caller makes one.
+    async fn wait_h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
+        let _pending = Pending::new(&self.budget.events);
         loop {
-            if let Some(shared) = self.shared.borrow().iter().find(|shared| shared.has_room()) {
-                return Ok(Lease::new(Rc::clone(shared), true));
+            if let Some(lease) = self.shared_h2() {
+                return Ok(lease);
+            }
+            let unsettled = self.shared.borrow().iter().find(|shared| shared.is_unsettled()).map(Rc::clone);
+            if let Some(shared) = unsettled {
+                // It says in a moment how many streams it takes: many, mostly.
+                let settled = tokio::time::timeout(dial.timeout, shared.conn.settled()).await;
+                if settled.is_err() {
+                    shared.usable.set(false);
+                    return Err(Failure::safe(Reason::ConnectTimeout).because("no SETTINGS from the peer"));
+                }
+                continue;
             }
             if !self.dialing.busy.replace(true) {
                 break;
@@ -116,19 +151,27 @@ impl Pool {
             }
         }
         let _dialing = Dialing(&self.dialing);
-        let dialled = Box::pin(self.dial_h2(dial)).await;
+        let dialled = self.dial_h2(dial).await;
         self.dialing.failed.set(dialled.as_ref().err().map(|failure| failure.reason));
         dialled
     }
 
     async fn dial_h2(&self, dial: Dial<'_>) -> Result<Lease, Failure> {
-        let slot = self.admit(dial.timeout).await?;
+        let slot = match self.admit(dial.timeout, || self.shared_h2()).await? {
+            Admitted::Slot(slot) => slot,
+            Admitted::Instead(lease) => return Ok(lease),
+        };
         let io = self.dial(dial, Alpn::H2).await?;
         let (conn, driver) = Connection::connect(io, dial.heads)
             .await
             .map_err(|error| Failure::safe(Reason::ConnectFailed).because(error))?;
-        let shared =
-            Rc::new(Shared { conn, streams: Cell::new(0), usable: Cell::new(true), since: Cell::new(Instant::now()) });
+        let shared = Rc::new(Shared {
+            conn,
+            streams: Cell::new(0),
+            usable: Cell::new(true),
+            since: Cell::new(Instant::now()),
+            budget: Rc::clone(&self.budget),
+        });
         let lease = Lease::new(Rc::clone(&shared), false);
         let weak = Rc::downgrade(&shared);
         self.shared.borrow_mut().push(shared);

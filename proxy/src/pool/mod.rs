@@ -8,8 +8,9 @@ mod h1;
 mod h2;
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::base::failure::{Failure, Reason};
 use crate::codec::h1::parse::Limits;
 use crate::conn::{Io, Socket};
 use crate::connect::{self, SocketOptions};
+use crate::telemetry::events::Events;
 use crate::tls::handshake;
 
 pub(crate) use self::h1::Lease as H1Lease;
@@ -43,7 +45,8 @@ pub(crate) struct Dial<'d> {
     pub(crate) heads: Limits,
 }
 
-/// Connections of one cluster on one worker, against its limit.
+/// Connections of one cluster on one worker, against its limit. Idle ones are no load: whichever pool they are in, they
+/// make room for a connection that is needed.
 #[derive(Debug)]
 pub(crate) struct Budget {
     open: Cell<u32>,
@@ -51,17 +54,21 @@ pub(crate) struct Budget {
     freed: Notify,
     max_open: Cell<u32>,
     max_waiting: Cell<u32>,
+    pools: RefCell<Vec<Weak<Pool>>>,
+    events: Arc<Events>,
 }
 
 impl Budget {
-    /// No connection yet.
-    pub(crate) fn new() -> Rc<Self> {
+    /// No connection yet. What becomes of them is counted in `events`.
+    pub(crate) fn new(events: &Arc<Events>) -> Rc<Self> {
         Rc::new(Self {
             open: Cell::new(0),
             waiting: Cell::new(0),
             freed: Notify::new(),
             max_open: Cell::new(u32::MAX),
             max_waiting: Cell::new(u32::MAX),
+            pools: RefCell::default(),
+            events: Arc::clone(events),
         })
     }
 
@@ -76,15 +83,34 @@ impl Budget {
         self.open.get()
     }
 
-    fn has_room(&self) -> bool {
-        self.open.get() < self.max_open.get()
-    }
-
+    /// A place for one more connection: a free one, or that of the connection that has been idle for longest.
     fn slot(self: &Rc<Self>) -> Option<Slot> {
-        self.has_room().then(|| {
+        if self.open.get() >= self.max_open.get() {
+            self.close_idle();
+        }
+        (self.open.get() < self.max_open.get()).then(|| {
             self.open.set(self.open.get().saturating_add(1));
+            self.events.upstream_connections.increment();
             Slot(Rc::clone(self))
         })
+    }
+
+    /// Closes the connection that has been idle for longest. An HTTP/2 connection gives its place back a moment later,
+    /// when its last frame has gone out.
+    fn close_idle(&self) {
+        let pools = self.pools.borrow();
+        let idle =
+            pools.iter().filter_map(Weak::upgrade).filter_map(|pool| pool.idle_since().map(|since| (since, pool)));
+        if let Some((_, pool)) = idle.min_by_key(|(since, _)| *since) {
+            pool.close_idle();
+        }
+    }
+
+    /// A connection became idle, or has room again: somebody who waits may have use for it.
+    fn has_use(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_waiters();
+        }
     }
 }
 
@@ -95,6 +121,7 @@ pub(crate) struct Slot(Rc<Budget>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.events.upstream_connections.decrement();
         self.0.freed.notify_one();
     }
 }
@@ -112,14 +139,41 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A pool without connections.
-    pub(crate) fn new(address: SocketAddr, identity: Option<SpiffeId>, budget: Rc<Budget>) -> Self {
-        Self {
+    pub(crate) fn new(address: SocketAddr, identity: Option<SpiffeId>, budget: Rc<Budget>) -> Rc<Self> {
+        let pool = Rc::new(Self {
             address,
             identity,
-            budget,
+            budget: Rc::clone(&budget),
             idle: RefCell::default(),
             shared: RefCell::default(),
             dialing: h2::Gate::default(),
+        });
+        let mut pools = budget.pools.borrow_mut();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Rc::downgrade(&pool));
+        drop(pools);
+        pool
+    }
+
+    /// Since when the connection that has been idle for longest is so.
+    fn idle_since(&self) -> Option<Instant> {
+        // Parked in the order in which they became idle.
+        let parked = self.idle.borrow().first().map(|parked| parked.since);
+        let shared = self.shared.borrow().iter().filter(|shared| shared.is_idle()).map(|shared| shared.since()).min();
+        parked.into_iter().chain(shared).min()
+    }
+
+    /// Closes the connection that [`Pool::idle_since`] tells of.
+    fn close_idle(&self) {
+        let Some(since) = self.idle_since() else { return };
+        let mut idle = self.idle.borrow_mut();
+        if idle.first().is_some_and(|parked| parked.since == since) {
+            drop(idle.remove(0));
+            return;
+        }
+        let mut shared = self.shared.borrow_mut();
+        if let Some(at) = shared.iter().position(|shared| shared.is_idle() && shared.since() == since) {
+            drop(shared.remove(at));
         }
     }
 
@@ -132,14 +186,17 @@ impl Pool {
 
     /// A connection for opaque bytes; never reused.
     pub(crate) async fn opaque(&self, dial: Dial<'_>) -> Result<(Io, Slot), Failure> {
-        let slot = self.admit(dial.timeout).await?;
-        Ok((Box::pin(self.dial(dial, Alpn::Opaque)).await?, slot))
+        let _pending = Pending::new(&self.budget.events);
+        match Box::pin(self.admit(dial.timeout, || None::<Infallible>)).await? {
+            Admitted::Slot(slot) => Ok((Box::pin(self.dial(dial, Alpn::Opaque)).await?, slot)),
+            Admitted::Instead(never) => match never {},
+        }
     }
 
-    /// Waits for room under the cluster's connection limit.
-    async fn admit(&self, timeout: Duration) -> Result<Slot, Failure> {
+    /// Waits for room under the cluster's connection limit, or for what may be had `instead` of a new connection.
+    async fn admit<T>(&self, timeout: Duration, instead: impl Fn() -> Option<T>) -> Result<Admitted<T>, Failure> {
         if let Some(slot) = self.budget.slot() {
-            return Ok(slot);
+            return Ok(Admitted::Slot(slot));
         }
         if self.budget.waiting.get() >= self.budget.max_waiting.get() {
             return Err(Failure::safe(Reason::MaxPending));
@@ -148,8 +205,11 @@ impl Pool {
         let free = async {
             loop {
                 self.budget.freed.notified().await;
+                if let Some(instead) = instead() {
+                    return Admitted::Instead(instead);
+                }
                 if let Some(slot) = self.budget.slot() {
-                    return slot;
+                    return Admitted::Slot(slot);
                 }
             }
         };
@@ -170,6 +230,31 @@ impl Pool {
     }
 }
 
+/// What a request that needs a connection has got.
+enum Admitted<T> {
+    /// Room for a new one.
+    Slot(Slot),
+    /// One that is there.
+    Instead(T),
+}
+
+/// Counts a request that waits for a connection: for room, for a connect or for another's connect.
+struct Pending<'e>(&'e Events);
+
+impl<'e> Pending<'e> {
+    fn new(events: &'e Events) -> Self {
+        events.upstream_pending.increment();
+        Self(events)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.upstream_pending.decrement();
+    }
+}
+
+/// Counts a request that waits for room under the limit.
 struct Waiting<'b>(&'b Budget);
 
 impl<'b> Waiting<'b> {

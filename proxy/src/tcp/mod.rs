@@ -220,7 +220,7 @@ async fn connect(opaque: &mut Opaque, search: &mut Search) -> Result<Upstream, F
         search.attempts = search.attempts.saturating_add(1);
         let keys = opaque.worker.keys();
         let dial = opaque.worker.dial(&opaque.cluster.config, keys.as_ref());
-        match active.endpoint().pool.opaque(dial).await {
+        match active.endpoint().live.pool.opaque(dial).await {
             Ok((io, slot)) => {
                 active.endpoint().reached();
                 return Ok(Upstream { io, active, _slot: slot });

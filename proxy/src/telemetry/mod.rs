@@ -124,7 +124,7 @@ impl WorkerTelemetry {
     }
 
     /// Counters without a label set.
-    pub fn events(&self) -> &Events {
+    pub fn events(&self) -> &Arc<Events> {
         &self.events
     }
 

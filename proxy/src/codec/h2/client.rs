@@ -50,6 +50,24 @@ impl Connection {
         self.0.borrow().max_streams()
     }
 
+    /// Whether the peer's SETTINGS are there: until then one stream may be open.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.borrow().settled
+    }
+
+    /// Waits for the peer's SETTINGS, or the connection's end. Cancel safe.
+    pub(crate) async fn settled(&self) {
+        poll_fn(|cx| {
+            let mut engine = self.0.borrow_mut();
+            if engine.settled || engine.max_streams() == 0 {
+                return Poll::Ready(());
+            }
+            engine.wait_to_open(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Opens a stream. An error says that nothing of the request was sent.
     /// `end`: there is no body.
     pub(crate) async fn send(

@@ -150,11 +150,12 @@ impl Engine {
             out: Vec::new(),
             sent: 0,
             gone: 0,
-            // Until the settings are there: what everybody allows, and 100 streams, the least that is recommended.
+            // Until the settings are there: what everybody allows, and one stream. A server may allow few, and need not
+            // forgive more (section 5.1.2).
             peer: Peer {
                 window: frame::DEFAULT_WINDOW.into(),
                 max_frame: frame::DEFAULT_FRAME,
-                max_streams: 100,
+                max_streams: 1,
                 max_head: usize::MAX,
             },
             send_window: frame::DEFAULT_WINDOW.into(),

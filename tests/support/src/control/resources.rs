@@ -28,6 +28,7 @@ pub struct Service {
     retry: Option<rds::RetryPolicy>,
     policy: cluster::LbPolicy,
     outlier: Option<cds::OutlierDetection>,
+    limits: Option<cds::circuit_breakers::Thresholds>,
 }
 
 /// One endpoint of a service.
@@ -91,6 +92,7 @@ impl Service {
             retry: None,
             policy: cluster::LbPolicy::LeastRequest,
             outlier: None,
+            limits: None,
         }
     }
 
@@ -139,6 +141,18 @@ impl Service {
             consecutive_5xx: number(consecutive),
             base_ejection_time: Some(google::protobuf::Duration { seconds, nanos: 0 }),
             max_ejection_percent: number(50),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// Sets the circuit breakers: connections, requests that wait for one, requests in flight.
+    pub fn limits(mut self, connections: u32, pending: u32, requests: u32) -> Self {
+        let number = |value: u32| Some(UInt32Value { value });
+        self.limits = Some(cds::circuit_breakers::Thresholds {
+            max_connections: number(connections),
+            max_pending_requests: number(pending),
+            max_requests: number(requests),
             ..Default::default()
         });
         self
@@ -202,6 +216,9 @@ impl Service {
             connect_timeout: Some(timeout),
             lb_policy: self.policy.into(),
             outlier_detection: self.outlier.clone(),
+            circuit_breakers: self
+                .limits
+                .map(|limits| cds::CircuitBreakers { thresholds: vec![limits], ..Default::default() }),
             metadata: self.metadata(),
             typed_extension_protocol_options: HashMap::from([(HTTP_OPTIONS.to_owned(), self.http_options())]),
             ..Default::default()
@@ -289,18 +306,26 @@ pub struct Inbound {
     workload: String,
     ports: Vec<(u16, &'static str, Mtls)>,
     undeclared: Mtls,
+    service: String,
 }
 
 impl Inbound {
     /// No declared ports; undeclared ones are permissive.
     pub fn new(namespace: &str, workload: &str) -> Self {
         let (namespace, workload) = (namespace.to_owned(), workload.to_owned());
-        Self { namespace, workload, ports: Vec::new(), undeclared: Mtls::Permissive }
+        let service = workload.clone();
+        Self { namespace, workload, ports: Vec::new(), undeclared: Mtls::Permissive, service }
     }
 
     /// Declares an application port; `protocol` is one of `http`, `http2`, `grpc`, `tcp`, `tls`, `auto`.
     pub fn port(mut self, port: u16, protocol: &'static str, mtls: Mtls) -> Self {
         self.ports.push((port, protocol, mtls));
+        self
+    }
+
+    /// The Service that its ports belong to; by default it is named as the workload.
+    pub fn service(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.service);
         self
     }
 
@@ -366,7 +391,7 @@ impl Inbound {
             transport_socket: mesh.then_some(socket),
             metadata: metadata(&[
                 ("protocol", protocol),
-                (names::META_SERVICE, &self.workload),
+                (names::META_SERVICE, &self.service),
                 (names::META_NAMESPACE, &self.namespace),
             ]),
             ..chain_of(filter)
