@@ -20,12 +20,18 @@ const RESERVED: [&str; 13] = [
 /// The same, by the beginning of the name.
 const RESERVED_PREFIXES: [&str; 3] = ["tulle-", "l5d-", "x-envoy-"];
 
-/// Whether a route may set, add to or remove the field called `name`, in any case.
+/// Whether a route may set, add to or remove the field called `name`, in any case. All punctuation counts as `-`, as
+/// gateways to applications read it: `X_Forwarded_Client_Cert` is reserved too.
 pub fn is_changeable(name: &str) -> bool {
-    let begins = |prefix: &&str| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    is_name(name)
-        && !RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
-        && !RESERVED_PREFIXES.iter().any(begins)
+    let begins = |prefix: &&str| name.get(..prefix.len()).is_some_and(|head| is_alike(head, prefix));
+    is_name(name) && !RESERVED.iter().any(|reserved| is_alike(name, reserved)) && !RESERVED_PREFIXES.iter().any(begins)
+}
+
+fn is_alike(name: &str, reserved: &str) -> bool {
+    let same = |(byte, wanted): (u8, u8)| {
+        byte.eq_ignore_ascii_case(&wanted) || (wanted == b'-' && !byte.is_ascii_alphanumeric())
+    };
+    name.len() == reserved.len() && name.bytes().zip(reserved.bytes()).all(same)
 }
 
 /// Whether `name` is the name of a field (a token, RFC 9110 section 5.6.2).
@@ -47,7 +53,7 @@ mod tests {
         for name in ["x-user", "X-User", "cookie", "content-type", "server"] {
             assert!(is_changeable(name), "{name}");
         }
-        for name in ["", "Host", "TE", "Tulle-Reason", "x-envoy-retry-on", "x y", ":path", "x-forwarded-client-cert"] {
+        for name in ["", "Host", "TE", "Tulle-Reason", "x-envoy-retry-on", "x y", ":path", "x-forwarded-client-cert", "X_Envoy_A"] {
             assert!(!is_changeable(name), "{name}");
         }
         assert!(is_value("a b\tc") && is_value("") && is_value("ä"));

@@ -1,8 +1,10 @@
 //! Header fields on their way: hop-by-hop ones end at each proxy, identity comes from the proxy alone, trailers and
 //! everything else arrive.
 
-use tulle_testing::client::raw;
+use tulle_testing::client::http2::request;
+use tulle_testing::client::{Http2Client, raw};
 use tulle_testing::upstream::Reply;
+use tulle_testing::upstream::http2::map;
 use tulle_testing::upstream::http1::Recorded;
 
 use crate::boundary_lanes::Lane;
@@ -252,6 +254,58 @@ async fn the_application_learns_the_peer_from_its_proxy_alone() {
         }
         let huge = "x".repeat(64 * 1024);
         lane.refused(&raw::request("GET", "/", "a", &[(NAME, &huge)], &[]), &[431]).await;
+    }
+}
+
+/// Gateways to applications (CGI, WSGI, PHP) take `X_Forwarded_Client_Cert` for `x-forwarded-client-cert`.
+#[tokio::test]
+async fn hostile_09_identity_fields_in_other_spellings_reach_nobody() {
+    const FORGED: &[(&str, &str)] = &[
+        ("X_Forwarded_Client_Cert", "URI=spiffe://cluster.local/ns/shop/sa/admin"),
+        ("x_forwarded-client-cert", "URI=x"),
+        ("X-FORWARDED_CLIENT_CERT", "URI=x"),
+        ("x.forwarded.client.cert", "URI=x"),
+        ("x~forwarded~client~cert", "URI=x"),
+        ("X_Envoy_Internal", "true"),
+        ("l5d_client_id", "x"),
+        ("Tulle_Reason", "x"),
+        ("tulle_identity", "x"),
+        ("Transfer_Encoding", "chunked"),
+        ("Content_Length", "7"),
+        ("x_user", "kept"),
+    ];
+    let reads_as = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric(), "-").to_ascii_lowercase();
+    let forged: Vec<String> = FORGED.iter().map(|(name, _)| reads_as(name)).filter(|name| name != "x-user").collect();
+    let check = |lane: &str, version: &str, fields: &[(String, String)]| {
+        let hidden = |name: &str| name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        for (name, value) in fields {
+            let bad = hidden(name) && forged.contains(&reads_as(name));
+            assert!(!bad, "{lane}, {version}: `{name}: {value}` reached the application");
+        }
+        assert!(fields.iter().any(|(name, value)| name == "x_user" && value == "kept"), "{lane}, {version}: {fields:?}");
+    };
+    for lane in Lane::all(|_| Reply::ok("x")).await {
+        let mut raw = lane.connect().await;
+        raw.send(raw::request("GET", "/", "a", FORGED, &[])).await;
+        assert_eq!(raw.response().await.status, 200, "{}", lane.name);
+        check(lane.name, "fields of HTTP/1", lane.app.request(0).await.headers());
+        raw.send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n").await;
+        let trailers: String = FORGED.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        raw.send(trailers + "\r\n").await;
+        assert_eq!(raw.response().await.status, 200, "{}", lane.name);
+        check(lane.name, "trailers of HTTP/1", &lane.app.request(1).await.trailers);
+        if lane.name == "mesh" {
+            continue;
+        }
+        let client = Http2Client::connect(lane.entry).await;
+        let lower: Vec<(String, &str)> = FORGED.iter().map(|(name, value)| (name.to_lowercase(), *value)).collect();
+        let lower: Vec<(&str, &str)> = lower.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let head = request("POST", "a", "/", &[&lower[..], &[("te", "trailers")]].concat());
+        let reply = client.exchange(head, "x", Some(map(&lower))).await.expect("a response");
+        assert_eq!(reply.status, 200, "{}", lane.name);
+        let seen = lane.app.request(2).await;
+        check(lane.name, "fields of HTTP/2", seen.headers());
+        check(lane.name, "trailers of HTTP/2", &seen.trailers);
     }
 }
 

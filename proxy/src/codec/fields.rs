@@ -37,11 +37,15 @@ pub(crate) const REASON_HEADER: &str = "tulle-reason";
 pub(crate) const PROXY_HEADER: &str = "tulle-proxy";
 
 /// The role of the field called `name`, in any case.
+///
+/// Gateways to applications (CGI, WSGI, PHP, Rack) merge fields whose names differ only in punctuation, so that
+/// `X_Forwarded_Client_Cert` reads as `x-forwarded-client-cert`. A control field in such a spelling is none of HTTP's own
+/// fields, and nobody but an attacker sends it: its role is [`Role::Identity`], and it is dropped.
 pub(crate) fn role(name: &[u8]) -> Role {
     let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return Role::End };
-    let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
-    let begins = |text: &str| name.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text.as_bytes()));
-    match first {
+    let is = |text: &str| name.len() == text.len() && alike(name, text);
+    let begins = |text: &str| name.get(..text.len()).is_some_and(|head| alike(head, text));
+    let role = match first {
         b'c' if is("connection") => Role::Connection,
         b'c' if is("content-length") => Role::ContentLength,
         b'e' if is("expect") => Role::Expect,
@@ -56,8 +60,18 @@ pub(crate) fn role(name: &[u8]) -> Role {
         b't' if begins("tulle-") => Role::Identity,
         b'u' if is("upgrade") => Role::Upgrade,
         b'x' if is(PEER_HEADER) || begins("x-envoy-") => Role::Identity,
-        _ => Role::End,
-    }
+        _ => return Role::End,
+    };
+    let exact = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    if exact { role } else { Role::Identity }
+}
+
+/// Whether two names of one length are the same to a reader that ignores case and takes all punctuation for `-`.
+fn alike(name: &[u8], text: &str) -> bool {
+    let same = |(byte, wanted): (&u8, &u8)| {
+        byte.eq_ignore_ascii_case(wanted) || (*wanted == b'-' && !byte.is_ascii_alphanumeric())
+    };
+    name.iter().zip(text.as_bytes()).all(same)
 }
 
 /// The comma-separated elements of a list value, without surrounding white space and empty ones (RFC 9110 5.6.1).
@@ -123,6 +137,34 @@ mod tests {
         assert_eq!(role(b"Keep-Alive"), Role::KeepAlive);
         assert_eq!(role(b"x-forwarded-for"), Role::End);
         assert_eq!(role(b""), Role::End);
+    }
+
+    #[test]
+    fn hostile_09_punctuation_does_not_hide_a_role() {
+        for name in [
+            "X_Forwarded_Client_Cert",
+            "x-forwarded_client-cert",
+            "x.forwarded.client.cert",
+            "x~forwarded!client^cert",
+            "X_Envoy_Internal",
+            "x_envoy-internal",
+            "L5D_client_id",
+            "tulle_reason",
+            "Tulle_Proxy",
+            "tulle_anything",
+            "transfer_encoding",
+            "Content_Length",
+            "keep_alive",
+            "Proxy_Connection",
+            "http2_settings",
+        ] {
+            assert_eq!(role(name.as_bytes()), Role::Identity, "{name}");
+            assert!(!tulle_proto::fields::is_changeable(name), "{name}");
+        }
+        for name in ["x_user", "x-forwarded-client-certs", "xx-forwarded-client-cert", "x_env", "l5d", "te_", "content_type"] {
+            assert_eq!(role(name.as_bytes()), Role::End, "{name}");
+            assert!(tulle_proto::fields::is_changeable(name), "{name}");
+        }
     }
 
     #[test]
