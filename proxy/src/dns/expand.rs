@@ -1,8 +1,10 @@
 //! Which services a question may mean, by the pod's search path. Pure.
 //!
-//! A question of fewer than `ndots` dots is completed with the search domains of the cluster, as a client's own resolver
-//! does. A question that a client has completed already with a domain that leads nowhere (`reviews.other.shop.svc...`)
-//! is taken back to what it was: an answer at once spares the client the rest of its search.
+//! Every question on the wire is an absolute name: the client's own resolver completes short names with its search path
+//! before it asks. So a question is never completed here, and `example.com.` is never a Service `example` in a namespace
+//! `com`. Only a question that a client has completed already, with a search domain that leads nowhere
+//! (`reviews.other.shop.svc...`), is taken back to the short name, which then gets the search domains that the client
+//! would try next: an answer at once spares the client these steps.
 
 use std::sync::Arc;
 
@@ -47,7 +49,7 @@ impl Zone {
         let unless = self.parent(question);
         let shortened = self.search.iter().filter_map(|domain| question.strip_suffix(domain.as_str()));
         let mut found: Vec<Candidate> = Vec::new();
-        for short in shortened.chain([question]) {
+        for short in shortened {
             let own = self.is_service(short).then(|| short.to_owned());
             for name in own.into_iter().chain(self.completed(short)) {
                 if found.iter().all(|known| *known.name != *name) {
@@ -104,10 +106,8 @@ mod tests {
     fn every_way_to_write_a_service_is_the_service() {
         let full = "reviews.shop.svc.cluster.local";
         for question in [
-            "reviews",
-            "reviews.shop",
-            "reviews.shop.svc",
             full,
+            "reviews.shop.shop.svc.cluster.local",
             "reviews.shop.svc.shop.svc.cluster.local",
             "reviews.shop.svc.svc.cluster.local",
             "reviews.shop.svc.cluster.local.shop.svc.cluster.local",
@@ -134,16 +134,25 @@ mod tests {
         ] {
             assert_eq!(names(5, question), "", "{question}");
         }
-        // As any resolver of the cluster would ask first.
-        assert_eq!(names(5, "example.com"), "example.com.svc.cluster.local");
     }
 
     #[test]
-    fn enough_dots_make_a_name_whole() {
-        assert_eq!(names(1, "reviews"), "reviews.shop.svc.cluster.local");
-        assert_eq!(names(1, "example.com"), "");
-        assert_eq!(names(3, "reviews.shop.svc"), "reviews.shop.svc.cluster.local");
-        assert_eq!(names(2, "reviews.shop.svc"), "");
+    fn hostile_18_absolute_names_are_not_completed() {
+        for ndots in [1, 2, 5, 15] {
+            for question in ["example.com", "com", "reviews", "reviews.shop", "reviews.shop.svc"] {
+                assert_eq!(names(ndots, question), "", "{question} with ndots {ndots}");
+            }
+        }
+        // The first step of a client's search: its next step is the answer.
+        assert_eq!(names(5, "example.com.shop.svc.cluster.local"), "example.com.svc.cluster.local");
+        assert_eq!(names(5, "reviews.shop.svc.cluster.local.shop.svc.cluster.local"), "reviews.shop.svc.cluster.local");
+    }
+
+    #[test]
+    fn a_name_with_enough_dots_is_not_completed_by_clients_first() {
+        assert_eq!(names(1, "example.com.shop.svc.cluster.local"), "");
+        assert_eq!(names(2, "example.com.shop.svc.cluster.local"), "example.com.svc.cluster.local");
+        assert_eq!(names(2, "reviews.shop.svc.cluster.local.cluster.local"), "reviews.shop.svc.cluster.local");
     }
 
     #[test]

@@ -26,6 +26,9 @@ use crate::config::status::Status;
 
 const REVIEWS: &str = "reviews.shop.svc.cluster.local";
 
+/// The service, as a client asks that has completed a short name with its first search domain.
+const COMPLETED: &str = "reviews.shop.svc.shop.svc.cluster.local.";
+
 /// A resolver of a pod of the namespace `shop`, and its sources.
 struct Pod {
     resolver: Arc<Resolver>,
@@ -163,9 +166,8 @@ async fn the_mesh_answers_for_its_names_however_they_are_written() {
     for (name, kind, expected) in [
         ("reviews.shop.svc.cluster.local.", RecordType::A, "Mesh No Error 10.96.0.1"),
         ("Reviews.Shop.SVC.cluster.local.", RecordType::AAAA, "Mesh No Error fd00::1"),
-        ("reviews.", RecordType::A, "Mesh No Error 10.96.0.1 reviews.shop.svc.cluster.local."),
-        ("reviews.shop.", RecordType::A, "Mesh No Error 10.96.0.1 reviews.shop.svc.cluster.local."),
-        ("reviews.shop.svc.", RecordType::AAAA, "Mesh No Error fd00::1 reviews.shop.svc.cluster.local."),
+        (COMPLETED, RecordType::A, "Mesh No Error 10.96.0.1 reviews.shop.svc.cluster.local."),
+        (COMPLETED, RecordType::AAAA, "Mesh No Error fd00::1 reviews.shop.svc.cluster.local."),
         ("v4.shop.svc.cluster.local.", RecordType::AAAA, "Mesh No Error"),
         ("reviews.shop.svc.cluster.local.", RecordType::HTTPS, "Mesh No Error"),
         ("db.data.svc.cluster.local.", RecordType::A, "Mesh No Error 10.1.0.1 10.1.0.2"),
@@ -186,7 +188,7 @@ async fn the_mesh_answers_for_its_names_however_they_are_written() {
 async fn a_name_is_asked_for_and_waited_for() {
     let mut pod = Pod::new(&[]);
     let resolver = Arc::clone(&pod.resolver);
-    let asked = tokio::join!(async move { resolver.resolve(&question("reviews.", RecordType::A)).await }, async {
+    let asked = tokio::join!(async move { resolver.resolve(&question(COMPLETED, RecordType::A)).await }, async {
         assert_eq!(pod.demands.queue.recv().await, Some(DemandKey::Host(REVIEWS.into())));
         pod.knows(REVIEWS, Some(&["10.96.0.1"]));
     });
@@ -209,11 +211,31 @@ async fn while_the_control_plane_is_away_what_is_known_serves_and_the_rest_goes_
     pod.knows(REVIEWS, Some(&["10.96.0.1"]));
     pod.status.update(|facts| facts.connected = false);
     assert_eq!(
-        short(&pod.ask("reviews.shop.svc.", RecordType::A).await),
+        short(&pod.ask(COMPLETED, RecordType::A).await),
         format!("Mesh No Error 10.96.0.1 {REVIEWS}.")
     );
     let other = pod.ask("other.shop.svc.cluster.local.", RecordType::A).await;
     assert_eq!((short(&other).as_str(), count.load(Ordering::Relaxed)), ("Forwarded No Error 192.0.2.7", 1));
+}
+
+/// `example.com.` on the wire is absolute, also where a Service `example` in a namespace `com` exists.
+#[tokio::test]
+async fn hostile_18_absolute_names_go_to_the_nameservers() {
+    let (server, count, _tasks) = nameserver(|_, reply| {
+        address(reply, 7);
+        true
+    })
+    .await;
+    let pod = Pod::new(&[server]);
+    pod.knows("example.com.svc.cluster.local", Some(&["10.96.0.66"]));
+    pod.knows("com.shop.svc.cluster.local", Some(&["10.96.0.67"]));
+    for (asked, name) in ["example.com.", "com.", "EXAMPLE.com.", "example.com.svc."].into_iter().enumerate() {
+        assert_eq!(short(&pod.ask(name, RecordType::A).await).split(' ').next_back(), Some("192.0.2.7"), "{name}");
+        assert!(count.load(Ordering::Relaxed) <= asked + 1);
+    }
+    // Kubernetes' own search path leads there, so the mesh does too.
+    let searched = pod.ask("example.com.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(short(&searched), "Mesh No Error 10.96.0.66");
 }
 
 #[tokio::test]
@@ -373,7 +395,7 @@ async fn an_answer_too_large_for_a_datagram_is_asked_for_again_over_a_stream() {
     let many: Vec<String> = (1..=200).map(|last| format!("10.1.0.{last}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let (address, _pod, _running) = Pod::served(&many).await;
-    let question = bytes("reviews.shop.svc.", RecordType::A);
+    let question = bytes(COMPLETED, RecordType::A);
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.send_to(&question, address).await.unwrap();
     let mut reply = [0; 4096];
