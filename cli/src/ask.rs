@@ -50,7 +50,8 @@ pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> anyhow
 async fn exchange(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let mut socket = TcpStream::connect(address).await?;
     // The admin ports answer to this name only, lest a web page reach them under another one.
-    let request = format!("{method} {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    let command = if method == "GET" { "" } else { "tulle-admin: 1\r\n" };
+    let request = format!("{method} {path} HTTP/1.0\r\nhost: localhost\r\n{command}\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut reply = Vec::new();
     socket.take(MAX_REPLY).read_to_end(&mut reply).await?;

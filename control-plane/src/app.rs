@@ -123,7 +123,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let interest = Interest::default();
     let quotas = InUse::new(settings.quotas, metrics.clone());
     let shared = Arc::new(Shared {
-        translator: Arc::new(Translator::new(&settings.cluster_domain, settings.trust_domain.clone())),
+        translator: Arc::new(
+            Translator::new(&settings.cluster_domain, settings.trust_domain.clone()).with_ranges(&settings.mesh_ranges),
+        ),
         registry: registry.clone(),
         bundle: authority.bundle(),
         admission: Admission::new(INITIAL_SYNCS),

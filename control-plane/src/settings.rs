@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser};
+use ipnet::IpNet;
 use tulle_identity::spiffe::TrustDomain;
 
 use crate::model::policy::Mtls;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub mtls_floor: Option<Mtls>,
     /// What one identity, and one pod, may have of a replica.
     pub quotas: Quotas,
+    /// Addresses that belong to the mesh; none: those in use and their neighbours.
+    pub mesh_ranges: Vec<IpNet>,
 }
 
 /// Where objects and keys come from.
@@ -103,6 +106,7 @@ impl Settings {
             workload_ranges: WorkloadRanges::default(),
             mtls_floor: None,
             quotas: Quotas::default(),
+            mesh_ranges: Vec::new(),
         }
     }
 
@@ -190,6 +194,10 @@ struct Args {
     /// Weakest mTLS mode that a namespace or Service may have: permissive or strict; none: whatever they say
     #[arg(long, env = "TULLE_MTLS_FLOOR", value_name = "MODE", default_value = "none")]
     mtls_floor: String,
+    /// Addresses that belong to the mesh, such as 10.244.0.0/16; repeat for more; by default those in use and their
+    /// neighbours
+    #[arg(long = "mesh-range", env = "TULLE_MESH_RANGES", value_name = "CIDR", value_delimiter = ',')]
+    mesh_ranges: Vec<String>,
     /// Log filter, such as info or info,tulle_control_plane::xds=debug
     #[arg(long, env = "TULLE_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     log_level: String,
@@ -243,6 +251,7 @@ impl Args {
         if ca.is_some() && matches!(source, Some(Source::Kubernetes(_))) {
             mistakes.push("--ca-cert is for --source file: in a cluster the Secret tulle-ca holds it".to_owned());
         }
+        let mesh_ranges = ranges(&mut mistakes, &self.mesh_ranges);
         let json = match self.log_format.as_str() {
             "text" => false,
             "json" => true,
@@ -273,6 +282,7 @@ impl Args {
             workload_ranges,
             mtls_floor,
             quotas: Quotas::default(),
+            mesh_ranges,
         };
         Ok((settings, LogSettings { level: self.log_level, json }))
     }
@@ -309,6 +319,14 @@ fn mtls_floor(mistakes: &mut Vec<String>, text: &str) -> Option<Mtls> {
         other => mistakes.push(format!("--mtls-floor {other:?}: none, permissive or strict")),
     }
     None
+}
+
+fn ranges(mistakes: &mut Vec<String>, texts: &[String]) -> Vec<IpNet> {
+    let range = |text: &String| {
+        let parsed = text.trim().parse::<IpNet>().map(|net| net.trunc()).or_else(|_| text.trim().parse().map(IpAddr::into));
+        parsed.map_err(|_| mistakes.push(format!("--mesh-range {text:?}: not a range such as 10.244.0.0/16"))).ok()
+    };
+    texts.iter().filter(|text| !text.trim().is_empty()).filter_map(range).collect()
 }
 
 fn address(mistakes: &mut Vec<String>, flag: &str, text: &str) -> Option<SocketAddr> {
@@ -392,6 +410,7 @@ mod tests {
             "--log-format=xml",
             "--workload-range=10.0.0.0/8",
             "--mtls-floor=disable",
+            "--mesh-range=10.0.0.0/33,10.1.0.0/16,fd00::/8,10.2.3.4",
         ];
         let mistakes = check(&args).unwrap_err();
         let text = mistakes.to_string();
@@ -406,6 +425,7 @@ mod tests {
             "--config-dir",
             "--workload-range",
             "--mtls-floor",
+            "10.0.0.0/33",
         ];
         for flag in flags {
             assert!(text.contains(flag), "{flag} is missing from {text}");

@@ -1,9 +1,10 @@
 //! What is wrong with a directory of manifests: what `tulle validate` prints. Reads once, starts nothing.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::model::{Delta, Problem};
+use crate::model::{Delta, Object, Problem, Severity};
 use crate::registry::Writer;
 use crate::source::file;
 
@@ -25,10 +26,25 @@ pub fn texts(directory: &Path) -> Vec<(Arc<str>, String)> {
 /// Problems of one object by itself, written as JSON or YAML: what the webhook asks about an object that is about to be
 /// stored. Empty for kinds that Tulle has no use for.
 pub fn object(text: &str) -> Vec<Problem> {
-    let (_, mut problems) = file::parse(text);
+    let (items, mut problems) = file::parse(text);
+    problems.extend(items.iter().filter_map(|item| unfit(&item.object)));
     // It stands in no file.
     problems.iter_mut().for_each(|problem| problem.place = None);
     problems
+}
+
+/// An address that is right in a directory of manifests only, where a mesh may be on one machine.
+fn unfit(object: &Object) -> Option<Problem> {
+    let (addresses, field): (Vec<IpAddr>, _) = match object {
+        Object::Workload(workload) => (workload.addresses.clone(), "spec.addresses"),
+        Object::EndpointSlice(slice) => {
+            (slice.endpoints.iter().map(|endpoint| endpoint.address).collect(), "endpoints.addresses")
+        }
+        Object::Namespace(_) | Object::Service(_) | Object::Route(_) | Object::Grant(_) => return None,
+    };
+    let wrong = |address: IpAddr| Some((address, tulle_proto::endpoint::unfit(address, false)?));
+    let (address, reason) = addresses.into_iter().find_map(wrong)?;
+    Some(Problem::new(Severity::Error, object.reference(), field, format!("{address} {reason}")).example("10.1.2.3"))
 }
 
 #[cfg(test)]
@@ -50,6 +66,31 @@ mod tests {
             r#"{"apiVersion":"tulle.io/v1alpha1","kind":"Workload","metadata":{"name":"a"},"spec":{"addresses":[]}}"#;
         assert_eq!(object(workload)[0].severity, Severity::Error);
         assert_eq!(object(r#"{"apiVersion":"v1","kind":"Secret"}"#), []);
+    }
+
+    #[test]
+    fn hostile_06_addresses_that_lead_to_the_caller_itself() {
+        for address in
+            ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0", "::"]
+        {
+            let workload = format!(
+                r#"{{"apiVersion":"tulle.io/v1alpha1","kind":"Workload","metadata":{{"name":"a"}},"spec":{{"addresses":["{address}"]}}}}"#
+            );
+            let slice = format!(
+                r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"name":"a","labels":{{"kubernetes.io/service-name":"a"}}}},"addressType":"IPv4","endpoints":[{{"addresses":["{address}"]}}],"ports":[]}}"#
+            );
+            for text in [workload, slice] {
+                let problems = object(&text);
+                assert!(problems.iter().any(|problem| problem.severity == Severity::Error), "{text}: {problems:?}");
+            }
+        }
+        // A directory may describe a mesh on one machine.
+        let directory = tempfile::tempdir().unwrap();
+        let text = "apiVersion: tulle.io/v1alpha1\nkind: Workload\nmetadata: {name: a}\nspec: {addresses: [127.0.0.1]}\n";
+        std::fs::write(directory.path().join("a.yaml"), text).unwrap();
+        assert_eq!(validate(directory.path()), []);
+        std::fs::write(directory.path().join("a.yaml"), text.replace("127.0.0.1", "169.254.169.254")).unwrap();
+        assert_eq!(validate(directory.path()).len(), 1);
     }
 
     #[test]

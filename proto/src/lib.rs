@@ -6,8 +6,10 @@
 //! - [`own`]: resources and files that are Tulle's own;
 //! - [`type_url`]: the resource types and their make-before-break order;
 //! - [`names`]: resource names and metadata keys both sides agree on;
-//! - [`pattern`], [`fields`]: regular expressions and header fields of routes, as both sides read them.
+//! - [`pattern`], [`fields`]: regular expressions and header fields of routes, as both sides read them;
+//! - [`endpoint`]: addresses that no endpoint may have.
 
+pub mod endpoint;
 pub mod fields;
 pub mod names;
 pub mod pattern;
@@ -36,6 +38,15 @@ pub mod auth {
 pub mod own {
     #![allow(missing_docs, clippy::all, reason = "generated code")]
     tonic::include_proto!("tulle.v1");
+
+    impl prost::Name for AddressRanges {
+        const NAME: &'static str = "AddressRanges";
+        const PACKAGE: &'static str = "tulle.v1";
+
+        fn type_url() -> String {
+            crate::ResourceType::Ranges.url().to_owned()
+        }
+    }
 
     impl prost::Name for Name {
         const NAME: &'static str = "Name";

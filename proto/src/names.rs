@@ -4,6 +4,9 @@
 //! ClusterLoadAssignment. A Listener may also be asked for by address, `10.96.0.12:80` or `[fd00::12]:80`. What its
 //! DNS name stands for is asked for without a port.
 
+/// Name of the one resource of address ranges.
+pub const ADDRESS_RANGES: &str = "mesh";
+
 /// Name of the trust bundle secret (SDS).
 pub const TRUST_BUNDLE: &str = "ROOTCA";
 

@@ -17,11 +17,21 @@ pub enum ResourceType {
     Route,
     /// `tulle.v1.Name`: what a DNS name stands for.
     Name,
+    /// `tulle.v1.AddressRanges`: which addresses belong to the mesh.
+    Ranges,
 }
 
 impl ResourceType {
     /// Every type, in order.
-    pub const ALL: [Self; 6] = [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Name];
+    pub const ALL: [Self; 7] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Route,
+        Self::Name,
+        Self::Ranges,
+    ];
 
     /// The `type_url` on the wire.
     pub const fn url(self) -> &'static str {
@@ -32,6 +42,7 @@ impl ResourceType {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::Name => "type.googleapis.com/tulle.v1.Name",
+            Self::Ranges => "type.googleapis.com/tulle.v1.AddressRanges",
         }
     }
 
@@ -49,6 +60,7 @@ impl ResourceType {
             Self::Listener => "lds",
             Self::Route => "rds",
             Self::Name => "names",
+            Self::Ranges => "ranges",
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::config::bootstrap::{self, Bootstrap};
 use crate::config::demand::Demand;
 use crate::config::publish::Publisher;
 use crate::config::status::Status;
+use crate::connect::own::Own;
 use crate::dns::{self, Dns};
 use crate::drain::{Drain, DrainTrigger, Held, Phase};
 use crate::logging::LogFilter;
@@ -133,12 +134,13 @@ fn control<S: Signals>(
         demand: demand.clone(),
         status: status.clone(),
     };
-    let parts = Parts {
+    let mut parts = Parts {
         settings: Arc::clone(bootstrap),
         snapshots: publisher.subscribe(),
         keys: keys.subscribe(),
         demand,
         status: status.clone(),
+        own_sockets: Own::default(),
     };
     let mut handles = AdminHandles {
         snapshot: publisher.subscribe(),
@@ -158,6 +160,7 @@ fn control<S: Signals>(
             None => None,
         };
         handles.dns = dns.as_ref().map(Dns::view);
+        parts.own_sockets = own_sockets(bootstrap, &sockets, &admin, dns.as_ref())?;
         let workers = Workers::start(&parts, sockets, &telemetry, drain)?;
         // Whoever started us may have given up meanwhile; then there is nobody to tell.
         let _ = told.send(admin.addresses()?);
@@ -178,6 +181,22 @@ fn control<S: Signals>(
         writer.stop();
     }
     ended
+}
+
+/// The listeners that nothing on the path may connect to: all but those that take connections for one port of the
+/// application, at which a workload without capture is reached by itself, too.
+fn own_sockets(
+    bootstrap: &Bootstrap,
+    sockets: &[Vec<Bound<Role>>],
+    admin: &Admin,
+    dns: Option<&Dns>,
+) -> io::Result<Own> {
+    let traffic = sockets.first().into_iter().flatten();
+    let traffic =
+        traffic.filter(|bound| !matches!(bound.role, Role::Inbound(inbound::Route::Application { .. })));
+    let (local, status) = admin.addresses()?;
+    let others = [local, status].into_iter().chain(dns.into_iter().flat_map(Dns::addresses));
+    Ok(Own::new(traffic.map(|bound| bound.address).chain(others), bootstrap.pod_ips.iter().copied()))
 }
 
 /// Everything that is not traffic, on the control thread. Returns only if the admin listener fails.

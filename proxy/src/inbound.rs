@@ -122,16 +122,20 @@ async fn detected(opaque: Opaque, io: Io, speaks: Speaks) -> Result<Option<(Io, 
     Ok(decided.map(|(io, spoken)| (io, if spoken == Spoken::Http2 { Version::Http2 } else { Version::Http1 })))
 }
 
-/// Where a captured connection was going; refused when that is ourselves.
+/// Where a captured connection was going; refused when that is ourselves, or another host: who routes packets for others
+/// through this pod does not get its identity for them.
 fn original(cx: &Worker, tcp: &TcpStream) -> Result<SocketAddr, Failure> {
     let to = orig_dst::original_destination(tcp).map_err(|e| Failure::new(Reason::DownstreamClosed).because(e))?;
-    let listeners = cx.settings.capture.iter().flat_map(|capture| capture.outbound.iter().chain(&capture.inbound));
-    let listeners: smallvec::SmallVec<[SocketAddr; 4]> = listeners.copied().collect();
-    let own: smallvec::SmallVec<[std::net::IpAddr; 2]> = std::iter::once(to.ip()).collect();
-    if orig_dst::is_self(to, &listeners, &own) {
+    let to = to.canonical();
+    if cx.own_sockets.listens_at(to) {
+        relay::abort(tcp);
         return Err(Reason::Loop.into());
     }
-    Ok(to.canonical())
+    if !cx.own_sockets.has(to) {
+        relay::abort(tcp);
+        return Err(Failure::new(Reason::UnknownDestination).because(format!("{to} is no address of this pod")));
+    }
+    Ok(to)
 }
 
 /// Finds out who sends and what is spoken, by the rules of the port.

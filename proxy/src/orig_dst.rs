@@ -1,7 +1,7 @@
-//! Where a captured connection was going before it was redirected to us, and whether that is ourselves.
+//! Where a captured connection was going before it was redirected to us.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -53,20 +53,10 @@ pub fn original_destination(socket: &TcpStream) -> io::Result<OrigDst> {
     Ok(OrigDst(tracked.ok().and_then(|address| address.as_socket()).unwrap_or(local)))
 }
 
-/// Whether a connection to `destination` would come back to one of our own `listeners`: its port is one of theirs, and
-/// its address is the listener's, or any address of this network namespace when the listener takes all. `own` holds
-/// the pod's addresses.
-pub fn is_self(destination: OrigDst, listeners: &[SocketAddr], own: &[IpAddr]) -> bool {
-    let ip = destination.ip();
-    let local = ip.is_loopback() || ip.is_unspecified() || own.iter().any(|own| own.to_canonical() == ip);
-    listeners.iter().any(|listener| {
-        let at = listener.ip().to_canonical();
-        listener.port() == destination.port() && (at == ip || (at.is_unspecified() && local))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use tokio::net::TcpListener;
 
@@ -86,17 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn recognises_itself() {
-        let listeners: Vec<SocketAddr> = vec!["[::]:15001".parse().unwrap(), "127.0.0.1:8080".parse().unwrap()];
-        let own: Vec<IpAddr> = vec!["10.1.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
-        let is = |to: &str| is_self(OrigDst(to.parse().unwrap()), &listeners, &own);
-        for to in ["10.1.0.5:15001", "127.0.0.9:15001", "[::1]:15001", "[fd00::5]:15001", "[::ffff:10.1.0.5]:15001"] {
-            assert!(is(to), "{to}");
-        }
-        assert!(is("127.0.0.1:8080"));
-        for to in ["10.1.0.6:15001", "10.1.0.5:15002", "127.0.0.2:8080", "10.1.0.5:8080"] {
-            assert!(!is(to), "{to}");
-        }
+    fn a_configured_destination_is_always_the_same() {
         let fixed = Fixed(OrigDst("10.0.0.1:80".parse().unwrap()));
         assert_eq!(fixed.0.port(), 80);
     }

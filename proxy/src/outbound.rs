@@ -1,7 +1,6 @@
 //! app -> network: the whole path of a connection that the workload opened.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -52,7 +51,8 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
     let (view, known) = cx.resolve(&key).await;
     let service = match known {
         Some(Known::Service(service)) => service,
-        Some(Known::Absent) | None => return Box::pin(unknown(cx, tcp, from, &key)).await,
+        Some(Known::Absent) => return Box::pin(unknown(cx, tcp, from, &key)).await,
+        None => return Box::pin(unanswered(cx, tcp, from, &key)).await,
     };
     let hint = tcp_hint(&cx, &key, &service);
     let cluster = service.opaque.and_then(|id| view.cluster(id)).map(Rc::clone);
@@ -117,9 +117,7 @@ enum Speaks {
 /// Where a captured connection was going; refused when that is ourselves.
 fn original(cx: &Worker, tcp: &TcpStream) -> Result<OrigDst, Failure> {
     let to = orig_dst::original_destination(tcp).map_err(|e| Failure::new(Reason::DownstreamClosed).because(e))?;
-    let listeners = cx.settings.capture.iter().flat_map(|capture| capture.outbound.iter().chain(&capture.inbound));
-    let listeners: smallvec::SmallVec<[SocketAddr; 4]> = listeners.copied().collect();
-    if orig_dst::is_self(to, &listeners, &cx.settings.pod_ips) {
+    if cx.own_sockets.listens_at(to.canonical()) {
         return Err(Reason::Loop.into());
     }
     Ok(to)
@@ -191,13 +189,23 @@ async fn by_authority(cx: Rc<Worker>, tcp: TcpStream, from: Downstream) -> Resul
     Ok(())
 }
 
-/// A destination that nothing is known of: passed through untouched, or refused. A proxy that was told nothing at all does
-/// not know what is meshed, and what is must not be sent in plain (decision 005).
-async fn unknown(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, key: &DemandKey) -> Result<(), Failure> {
-    if cx.untold(&cx.view()) {
+/// A destination about which the control plane has not answered. Silence is no licence to send in plain what may be meshed
+/// (decision 011): an address of the mesh is refused, and so is every address until the first configuration has arrived.
+async fn unanswered(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, key: &DemandKey) -> Result<(), Failure> {
+    let refused = match key {
+        DemandKey::Addr(address) => cx.may_be_meshed(address.ip()),
+        DemandKey::Name(_) | DemandKey::Host(_) => cx.untold(&cx.view()),
+    };
+    if refused {
         relay::abort(&tcp);
-        return Err(Reason::NoConfig.into());
+        let why = format!("{key} may be meshed, and the control plane has not said what it is");
+        return Err(Failure::new(Reason::NoConfig).because(why));
     }
+    unknown(cx, tcp, from, key).await
+}
+
+/// A destination that the mesh does not have: passed through untouched, or refused.
+async fn unknown(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, key: &DemandKey) -> Result<(), Failure> {
     let (DemandKey::Addr(address), Unknown::PassThrough) = (key, cx.settings.unknown) else {
         relay::abort(&tcp);
         return Err(Reason::UnknownDestination.into());

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::config::endpoint::{Endpoint, Endpoints, Health};
 use crate::config::listener::InboundPort;
 use crate::config::status::Status;
 use crate::config::{Known, Snapshot};
+use crate::connect::own::Own;
 use crate::connect::{KEEPALIVE, SocketOptions};
 use crate::detect::Patience;
 use crate::drain::DrainSignal;
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) demand: Demand,
     /// Whether there is somebody to ask.
     pub(crate) status: Status,
+    /// The proxy's own listeners and addresses.
+    pub(crate) own_sockets: Own,
 }
 
 /// All state of one core.
@@ -75,6 +78,8 @@ pub(crate) struct Worker {
     pub(crate) own: Party,
     /// The state of shutting down.
     pub(crate) drain: DrainSignal,
+    /// The proxy's own listeners and addresses.
+    pub(crate) own_sockets: Own,
     /// Random source.
     pub(crate) rng: RefCell<SmallRng>,
     demand: Demand,
@@ -103,6 +108,7 @@ impl Worker {
             telemetry,
             own,
             drain,
+            own_sockets: parts.own_sockets.clone(),
             rng: RefCell::new(rand::make_rng()),
             demand: parts.demand.clone(),
             status: parts.status.clone(),
@@ -193,7 +199,11 @@ impl Worker {
         }
         if self.unanswered.borrow().get(key).is_some_and(|until| Instant::now() < *until) {
             self.demand.want(key.clone());
-            return (view, None);
+            // What is refused without an answer is waited for again as soon as one can be expected.
+            let refused = matches!(key, DemandKey::Addr(address) if self.may_be_meshed(address.ip()));
+            if !(refused && self.status.is_connected()) {
+                return (view, None);
+            }
         }
         let answer = async {
             loop {
@@ -250,6 +260,12 @@ impl Worker {
     /// Whether the proxy was told nothing yet, neither by its control plane nor by its last-good file.
     pub(crate) fn untold(&self, view: &View) -> bool {
         self.settings.control_plane.is_some() && view.snapshot.generation == 0
+    }
+
+    /// Whether a connection to `address`, about which there is no answer, may be one to a meshed workload: the address
+    /// belongs to the mesh, or it is not known yet which do.
+    pub(crate) fn may_be_meshed(&self, address: IpAddr) -> bool {
+        self.settings.control_plane.is_some() && !self.view().snapshot.is_beyond_the_mesh(address)
     }
 
     fn remember_unanswered(&self, key: &DemandKey) {
@@ -319,7 +335,8 @@ impl Worker {
     pub(crate) fn dial<'d>(&'d self, cluster: &Cluster, keys: Option<&'d Arc<MeshTls>>) -> Dial<'d> {
         // Without capture a sidecar's own listener stands at the workload's address.
         let own = if self.settings.capture.is_some() { self.settings.pod_ips.as_slice() } else { &[] };
-        Dial { keys, own, timeout: cluster.connect_timeout, options: &self.options, heads: self.head_limits() }
+        let (timeout, heads) = (cluster.connect_timeout, self.head_limits());
+        Dial { keys, own, own_sockets: &self.own_sockets, timeout, options: &self.options, heads }
     }
 
     /// Limits on received heads.
@@ -362,6 +379,7 @@ fn local_cluster(address: SocketAddr, port: &InboundPort, http: HttpVersion) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ranges::Ranges;
     use crate::drain::Drain;
     use crate::telemetry::Telemetry;
 
@@ -381,7 +399,8 @@ mod tests {
         let (_, keys) = watch::channel(None);
         let (demand, mut demands) = Demand::channel();
         let settings = Arc::new(Bootstrap::parse(["tulle-proxy"]).unwrap());
-        let parts = Parts { settings, snapshots, keys, demand, status: Status::default() };
+        let status = Status::default();
+        let parts = Parts { settings, snapshots, keys, demand, status, own_sockets: Own::default() };
         let worker = Worker::new(&parts, Telemetry::new(10, None).worker(), Drain::new(1).signal(0));
         let clusters = vec![cluster("a"), cluster("b")];
         worker.advance(Arc::new(Snapshot { clusters: clusters.clone(), ..Snapshot::default() }));
@@ -424,7 +443,9 @@ mod tests {
         let (demand, demands) = Demand::channel();
         let settings = Arc::new(Bootstrap::parse(flags.split(' ')).unwrap());
         let status = Status::default();
-        let parts = Parts { settings, snapshots: snapshots.subscribe(), keys, demand, status: status.clone() };
+        let own_sockets = Own::default();
+        let parts =
+            Parts { settings, snapshots: snapshots.subscribe(), keys, demand, status: status.clone(), own_sockets };
         let worker = Worker::new(&parts, Telemetry::new(10, None).worker(), Drain::new(1).signal(0));
         Set { worker, snapshots, demands, status }
     }
@@ -438,11 +459,15 @@ mod tests {
 
         /// How long a question was waited for that got no answer.
         async fn waited(&mut self) -> Duration {
-            let key = DemandKey::Name("reviews.shop.svc.cluster.local:80".into());
+            self.waited_for(&DemandKey::Name("reviews.shop.svc.cluster.local:80".into())).await
+        }
+
+        async fn waited_for(&mut self, key: &DemandKey) -> Duration {
             let before = Instant::now();
-            let (_, known) = self.worker.resolve(&key).await;
+            let (_, known) = self.worker.resolve(key).await;
             assert!(known.is_none());
-            assert_eq!(self.demands.queue.try_recv().unwrap(), key);
+            assert_eq!(self.demands.queue.try_recv().as_ref(), Ok(key));
+            while self.demands.queue.try_recv().is_ok() {}
             before.elapsed()
         }
     }
@@ -464,6 +489,23 @@ mod tests {
         set.status.update(|facts| facts.connected = true);
         assert_eq!(set.waited().await, PATIENT_WAIT);
         assert_eq!(set.waited().await, Duration::ZERO);
+    }
+
+    /// Addresses: inside the ranges silence is a refusal, which ends as soon as an answer can be expected.
+    #[tokio::test(start_paused = true)]
+    async fn hostile_07_silence_about_an_address_of_the_mesh_is_not_remembered_while_connected() {
+        let mut set = set();
+        let inside: SocketAddr = "10.96.0.12:80".parse().unwrap();
+        assert!(set.worker.may_be_meshed(inside.ip()), "before anything is known");
+        let ranges = Ranges { list: ["10.0.0.0/8".parse().unwrap()].into() };
+        set.snapshots.publish(Snapshot { ranges: Some(Arc::new(ranges)), ..Snapshot::default() });
+        set.worker.advance(set.snapshots.subscribe().borrow().clone());
+        assert!(set.worker.may_be_meshed(inside.ip()) && !set.worker.may_be_meshed([203, 0, 113, 1].into()));
+        let key = DemandKey::Addr(inside);
+        assert_eq!(set.waited_for(&key).await, Duration::from_secs(2));
+        assert_eq!(set.waited_for(&key).await, Duration::ZERO);
+        set.status.update(|facts| facts.connected = true);
+        assert_eq!(set.waited_for(&key).await, PATIENT_WAIT);
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ pub(crate) const SERVICE_V6: &str = "fd96::12";
 pub(crate) struct Mesh {
     _applications: (Nginx, Server),
     _sidecars: Vec<Running>,
-    _control_plane: Running,
+    control_plane: Option<Running>,
     _control: Pod,
     pub(crate) client: Pod,
     server: Pod,
@@ -68,7 +68,7 @@ impl Mesh {
         Ok(Self {
             _applications: applications,
             _sidecars: sidecars,
-            _control_plane: control_plane,
+            control_plane: Some(control_plane),
             _control: control,
             client,
             server,
@@ -77,6 +77,43 @@ impl Mesh {
             work,
         })
     }
+}
+
+#[test]
+fn hostile_07_silence_is_no_licence_for_plaintext() -> anyhow::Result<()> {
+    const TOKEN: &str = "bearer-token-of-the-client";
+    if !netns::available(&TOOLS)? {
+        return Ok(());
+    }
+    let mut mesh = Mesh::start("nft", "permissive")?;
+    let _beyond = Nginx::start(&mesh.stranger, 8081, PAGE)?;
+    // The proxies have their configuration; of the service nothing was ever asked.
+    mesh.control_plane = None;
+    let wire = mesh.net.capture()?;
+    let ask = |address: IpAddr, port: u16| {
+        let header = format!("authorization: Bearer {TOKEN}");
+        curl(&mesh.client, &["--header", &header, &url(address, port)])
+    };
+    // A service, one that nobody has heard of yet beside it, and a workload by its own address; again at once, since
+    // what was waited for once is not waited for again.
+    let unheard = ["10.96.0.77".parse()?, "fd96::77".parse()?];
+    for address in [SERVICE_V4.parse()?, SERVICE_V6.parse()?].into_iter().chain(unheard) {
+        for _ in 0..2 {
+            let refused = ask(address, 80).err().context("a service was reached without an answer")?;
+            ensure!(!format!("{refused:#}").contains("timed out"), "{address}: {refused:#}");
+        }
+    }
+    for family in [false, true] {
+        ensure!(ask(mesh.server.ip(family), 8080).is_err(), "a workload was reached without an answer");
+    }
+    let seen = wire.stop()?;
+    ensure!(!seen.contain(TOKEN.as_bytes()), "the token crossed the wire in plain");
+    // The world beyond the mesh goes on.
+    for family in [false, true] {
+        let page = ask(mesh.stranger.ip(family), 8081).context("beyond the mesh")?;
+        ensure!(page.contains(PAGE), "{page}");
+    }
+    Ok(())
 }
 
 fn path(work: &tempfile::TempDir, name: &str) -> String {

@@ -44,6 +44,9 @@ mod grpc;
 /// Who may come in, and who is called.
 mod identity;
 
+/// Endpoints that are the proxy itself.
+mod own_listeners;
+
 /// HTTP/2: conversion from and to HTTP/1.
 mod http2;
 

@@ -7,9 +7,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+
+/// The field that every command carries, as at a proxy's admin listener.
+const COMMAND: &str = "tulle-admin";
 
 /// Lets callers on this machine through; everybody else sees 403 and why.
 pub(super) async fn only_from_this_machine(
@@ -17,18 +20,22 @@ pub(super) async fn only_from_this_machine(
     request: Request,
     next: Next,
 ) -> Response {
-    match refusal(peer.ip(), request.headers()) {
+    match refusal(peer.ip(), request.method(), request.headers()) {
         None => next.run(request).await,
         Some(reason) => (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response(),
     }
 }
 
-fn refusal(peer: IpAddr, headers: &HeaderMap) -> Option<&'static str> {
+fn refusal(peer: IpAddr, method: &Method, headers: &HeaderMap) -> Option<&'static str> {
     if !peer.to_canonical().is_loopback() {
         return Some("this page answers only callers on the same machine; use kubectl port-forward");
     }
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
         return Some("this page does not answer browsers");
+    }
+    // What a proxy passes on may look local; this field no Tulle proxy passes on.
+    if !matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(COMMAND) {
+        return Some("commands need the header tulle-admin, with any value: curl -X POST -H 'tulle-admin: 1' ...");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     (!host.is_some_and(is_local)).then_some("the Host must be localhost or a loopback address")
@@ -48,8 +55,21 @@ mod tests {
     use super::*;
 
     fn asked(peer: &str, headers: &[(&'static str, &str)]) -> bool {
+        asked_by(&Method::GET, peer, headers)
+    }
+
+    fn asked_by(method: &Method, peer: &str, headers: &[(&'static str, &str)]) -> bool {
         let headers = headers.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
-        refusal(peer.parse().unwrap(), &headers).is_none()
+        refusal(peer.parse().unwrap(), method, &headers).is_none()
+    }
+
+    #[test]
+    fn hostile_06_commands_need_a_field_that_does_not_pass_a_proxy() {
+        for method in [Method::POST, Method::PUT, Method::DELETE] {
+            assert!(!asked_by(&method, "127.0.0.1", &[("host", "localhost")]), "{method}");
+            assert!(asked_by(&method, "127.0.0.1", &[("host", "localhost"), ("tulle-admin", "1")]), "{method}");
+            assert!(!asked_by(&method, "127.0.0.1", &[("host", "evil.test"), ("tulle-admin", "1")]), "{method}");
+        }
     }
 
     #[test]

@@ -18,11 +18,12 @@ impl Mesh {
     pub fn changed_at(&self, ty: ResourceType, name: &str) -> u64 {
         let found = match target(self, name) {
             Some(Target::All) => Some(self.changed_of(ty)),
+            Some(Target::Ranges) if ty == ResourceType::Ranges => Some(self.ranges_changed),
             Some(Target::Service(key, port)) => self.service_changed(ty, &key, port),
             Some(Target::Host(key)) if ty == ResourceType::Name => self.service(&key).map(|view| host_changed(view)),
             Some(Target::Pod(key, ..)) => self.pod_changed(ty, &key),
             Some(Target::Inbound(owner)) if ty == ResourceType::Listener => self.inbound(&owner).map(|i| i.changed),
-            Some(Target::Inbound(_) | Target::Host(_)) | None => None,
+            Some(Target::Inbound(_) | Target::Host(_) | Target::Ranges) | None => None,
         };
         let Some(found) = found else {
             return self.removed;
@@ -41,7 +42,7 @@ impl Mesh {
             ResourceType::Listener | ResourceType::Route => Some(view.changed),
             ResourceType::Cluster => Some(view.changed.max(port.accounts_changed)),
             ResourceType::Endpoint => Some(view.spread_changed.max(port.endpoints_changed)),
-            ResourceType::Secret | ResourceType::Name => None,
+            ResourceType::Secret | ResourceType::Name | ResourceType::Ranges => None,
         }
     }
 
@@ -56,7 +57,7 @@ impl Mesh {
                 let policy = self.namespaces.get(&key.namespace).map_or(0, |ns| ns.policy_changed);
                 Some(view.changed.max(inbound).max(policy))
             }
-            ResourceType::Secret | ResourceType::Name => None,
+            ResourceType::Secret | ResourceType::Name | ResourceType::Ranges => None,
         }
     }
 

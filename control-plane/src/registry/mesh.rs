@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tulle_proto::ResourceType;
 
 use super::addresses::Addresses;
@@ -23,6 +24,9 @@ pub struct Mesh {
     pub(super) namespaces: BTreeMap<Arc<str>, Arc<NamespaceView>>,
     pub(super) addresses: Addresses,
     pub(super) problems: Arc<[Problem]>,
+    /// The ranges in which the addresses lie, in order, and when they last changed.
+    pub(crate) ranges: Arc<[IpNet]>,
+    pub(super) ranges_changed: u64,
     /// When something last went away. Names that are not found changed then, at the latest.
     pub(super) removed: u64,
     /// When the set of all services' resources of a type last changed, in the order of [`ResourceType::ALL`].

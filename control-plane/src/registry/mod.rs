@@ -8,6 +8,7 @@ mod index;
 mod merge;
 mod mesh;
 mod names;
+mod ranges;
 mod routes;
 mod store;
 mod topics;

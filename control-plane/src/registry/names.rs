@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tulle_proto::names::INBOUND_PREFIX;
+use tulle_proto::names::{ADDRESS_RANGES, INBOUND_PREFIX};
 
 use super::mesh::{AddressOwner, Mesh};
 use crate::model::{Key, Port};
@@ -24,6 +24,8 @@ pub(crate) enum Target {
     Pod(Key, IpAddr, Port),
     /// The inbound listener of an owner's instances.
     Inbound(Key),
+    /// The address ranges of the mesh.
+    Ranges,
     /// The set of everything.
     All,
 }
@@ -33,6 +35,9 @@ pub(crate) enum Target {
 pub(crate) fn target(mesh: &Mesh, name: &str) -> Option<Target> {
     if name == OUTBOUND || name == "*" {
         return Some(Target::All);
+    }
+    if name == ADDRESS_RANGES {
+        return Some(Target::Ranges);
     }
     if let Some(rest) = name.strip_prefix(INBOUND_PREFIX) {
         let (namespace, owner) = rest.split_once('/')?;

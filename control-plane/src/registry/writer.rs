@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tulle_proto::ResourceType;
+use tulle_proto::names::ADDRESS_RANGES;
 
 use super::addresses::AddressEntry;
 use super::index::{Claim, ClaimSource, Dirty, Index};
 use super::merge;
 use super::mesh::{AddressOwner, InboundView, Mesh, NamespaceView, ServiceView, WorkloadView};
+use super::ranges::{Holder, Seen};
 use super::routes;
 use super::store::{SourceId, Store};
 use super::topics::{Changes, Topic};
@@ -30,6 +32,8 @@ pub(crate) struct Writer {
     of_owners: BTreeMap<Key, Vec<Problem>>,
     of_addresses: BTreeMap<IpAddr, Vec<Problem>>,
     of_routes: BTreeMap<ObjectRef, Vec<Problem>>,
+    /// Addresses in use, for the ranges they lie in.
+    seen: Seen,
     /// What the build under way touches.
     touched: Vec<Topic>,
 }
@@ -90,6 +94,7 @@ impl Writer {
         for address in &dirty.addresses {
             self.build_address(*address);
         }
+        self.build_ranges();
         for route in &dirty.routes {
             self.build_route(route);
         }
@@ -196,8 +201,27 @@ impl Writer {
         if old.is_some() {
             self.mesh.removed = version;
         }
+        self.seen.set(address, owner.as_ref().map(|(owner, _)| self.holder(owner)));
         let entry = owner.map(|(owner, contested)| AddressEntry { owner, since: version, contested });
         self.mesh.addresses.set(address, entry);
+    }
+
+    fn holder(&self, owner: &AddressOwner) -> Holder {
+        match owner {
+            AddressOwner::Service(_) => Holder::Service,
+            AddressOwner::Workload(key) => {
+                let workload = self.index.workloads.get(&key.namespace).and_then(|all| all.get(&key.name));
+                if workload.is_some_and(|workload| workload.pod.is_some()) { Holder::Pod } else { Holder::Host }
+            }
+        }
+    }
+
+    fn build_ranges(&mut self) {
+        let ranges = self.seen.take_ranges().filter(|ranges| **ranges != *self.mesh.ranges);
+        let Some(ranges) = ranges else { return };
+        self.mesh.ranges = ranges.into();
+        self.mesh.ranges_changed = self.mesh.version;
+        self.touched.push(Topic::of(ADDRESS_RANGES));
     }
 
     fn build_route(&mut self, object: &ObjectRef) {
@@ -254,7 +278,7 @@ impl Touched {
     fn note(&self, mesh: &mut Mesh, version: u64) {
         for (ty, changed) in ResourceType::ALL.iter().zip(&mut mesh.changed) {
             let touched = match ty {
-                ResourceType::Secret | ResourceType::Name => false,
+                ResourceType::Secret | ResourceType::Name | ResourceType::Ranges => false,
                 ResourceType::Cluster => self.spec || self.accounts,
                 ResourceType::Endpoint => self.endpoints,
                 ResourceType::Listener | ResourceType::Route => self.spec,

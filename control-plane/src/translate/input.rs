@@ -14,6 +14,7 @@ use super::inbound::InboundInput;
 use super::listener::ListenerInput;
 use super::name::NameInput;
 use super::outbound::{HttpListenerInput, RoutesInput, TcpListenerInput};
+use super::ranges::RangesInput;
 use super::route::RouteInput;
 use super::rules::RulesInput;
 use super::{Scope, cluster, endpoint, listener, route};
@@ -32,6 +33,7 @@ pub(super) enum Input {
     Cluster(Box<ClusterInput>),
     Endpoint(EndpointInput),
     Name(NameInput),
+    Ranges(RangesInput),
 }
 
 /// How services and identities are called here.
@@ -60,7 +62,7 @@ pub(super) struct Subject {
 }
 
 impl Input {
-    /// The input of the resource of type `ty`, called `name`, about `subject`. None for secrets, and for names, which have no port.
+    /// The input of the resource of type `ty`, called `name`, about `subject`. None for secrets, names and ranges, which have no port.
     pub(super) fn of(
         ty: ResourceType,
         scope: &Scope,
@@ -69,7 +71,7 @@ impl Input {
         subject: &Subject,
     ) -> Option<Self> {
         match ty {
-            ResourceType::Secret | ResourceType::Name => None,
+            ResourceType::Secret | ResourceType::Name | ResourceType::Ranges => None,
             ResourceType::Listener => Some(Self::Listener(listener::input(name, subject))),
             ResourceType::Route => Some(Self::Route(route::input(scope.client, name, subject))),
             ResourceType::Cluster => Some(Self::Cluster(Box::new(cluster::input(scope.client, naming, name, subject)))),
@@ -89,6 +91,7 @@ impl Input {
             Self::Cluster(input) => Any::pack(&input.build()),
             Self::Endpoint(input) => Any::pack(&input.build()),
             Self::Name(input) => Any::pack(&input.build()),
+            Self::Ranges(input) => Any::pack(&input.build()),
         }
     }
 

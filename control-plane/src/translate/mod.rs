@@ -10,6 +10,7 @@ mod listener;
 mod matches;
 mod name;
 mod outbound;
+mod ranges;
 mod route;
 mod rules;
 mod scope;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tulle_identity::spiffe::TrustDomain;
 use tulle_proto::{Any, ResourceType, names};
 
@@ -32,6 +34,7 @@ pub use secret::secret;
 use crate::registry::{Mesh, OUTBOUND, POD_PREFIX, PortView, ServiceView, Target, target};
 use cache::Cache;
 use input::{Input, Naming, Subject};
+use ranges::RangesInput;
 
 /// A resource as it goes out, shared by every stream it goes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,8 @@ pub struct Resource {
 /// Translates a mesh for each client. One for the process: clients of a kind share what it has cached.
 pub struct Translator {
     naming: Naming,
+    /// The address ranges of the mesh, where they are configured; else the mesh has them.
+    ranges: Option<Arc<[IpNet]>>,
     cache: Cache,
 }
 
@@ -59,7 +64,16 @@ impl fmt::Debug for Translator {
 impl Translator {
     /// A translator for services named `NAME.NAMESPACE.svc.<domain>` and identities in `trust_domain`.
     pub fn new(domain: &str, trust_domain: TrustDomain) -> Self {
-        Self { naming: Naming { domain: domain.into(), trust_domain }, cache: Cache::default() }
+        Self { naming: Naming { domain: domain.into(), trust_domain }, ranges: None, cache: Cache::default() }
+    }
+
+    /// The same, which tells proxies `ranges` instead of those that the addresses of the mesh lie in; none: no change.
+    #[must_use]
+    pub fn with_ranges(mut self, ranges: &[IpNet]) -> Self {
+        let mut ranges = IpNet::aggregate(&ranges.to_vec());
+        ranges.sort_unstable();
+        self.ranges = (!ranges.is_empty()).then(|| ranges.into());
+        self
     }
 
     /// The resource of type `ty` called `name`, as the client in `scope` sees it. None when there is no such thing;
@@ -111,6 +125,10 @@ impl Translator {
                 let named = ty == ResourceType::Name && name == self.naming.host(&key);
                 named.then(|| Input::Name(name::input(name.into(), view)))
             }
+            Target::Ranges => (ty == ResourceType::Ranges).then(|| {
+                let ranges = self.ranges.as_ref().unwrap_or(&mesh.ranges);
+                Input::Ranges(RangesInput { name: name.into(), ranges: ranges.clone() })
+            }),
             Target::Service(key, port) => {
                 let view = mesh.service(&key)?;
                 let port = view.port(port)?;
@@ -129,7 +147,11 @@ impl Translator {
             Target::All if name == OUTBOUND && scope.client == ClientKind::Envoy => match ty {
                 ResourceType::Listener => Some(outbound::http_listener(scope)),
                 ResourceType::Route => Some(outbound::routes(mesh, scope, &self.naming)),
-                ResourceType::Secret | ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Name => None,
+                ResourceType::Secret
+                | ResourceType::Cluster
+                | ResourceType::Endpoint
+                | ResourceType::Name
+                | ResourceType::Ranges => None,
             },
             Target::All => None,
         }

@@ -72,7 +72,8 @@ impl World for View {
             | ResourceType::Endpoint
             | ResourceType::Listener
             | ResourceType::Route
-            | ResourceType::Name => self.mesh.changed_at(ty, name),
+            | ResourceType::Name
+            | ResourceType::Ranges => self.mesh.changed_at(ty, name),
         }
     }
 
@@ -98,7 +99,7 @@ impl World for View {
                 self.translator.all(&self.mesh, &self.scope, ty)
             }
             // Asked for one by one only.
-            ResourceType::Name => Vec::new(),
+            ResourceType::Name | ResourceType::Ranges => Vec::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::world::{World, http};
 
-const HOST: [(&str, &str); 1] = [("host", "localhost")];
+const HOST: [(&str, &str); 2] = [("host", "localhost"), ("tulle-admin", "1")];
 
 #[tokio::test]
 async fn health_and_metrics() {
@@ -41,8 +41,9 @@ async fn debug_pages_hold_no_secrets_and_answer_no_browser() {
     }
     let (_, mesh) = http(admin, "GET", "/debug/mesh", &HOST).await;
     assert!(mesh.contains("reviews"), "{mesh}");
-    let forged = [("host", "localhost"), ("origin", "http://evil.test")];
+    let forged = [("host", "localhost"), ("tulle-admin", "1"), ("origin", "http://evil.test")];
     assert_eq!(http(admin, "POST", "/rotate-root/begin", &forged).await.0, 403);
+    assert_eq!(http(admin, "POST", "/rotate-root/begin", &[("host", "localhost")]).await.0, 403);
     assert_eq!(http(admin, "GET", "/rotate-root/begin", &HOST).await.0, 405);
     assert_eq!(http(admin, "POST", "/rotate-root/sideways", &HOST).await.0, 404);
     let (status, body) = http(admin, "POST", "/rotate-root/finish", &HOST).await;

@@ -95,7 +95,8 @@ async fn roots_are_pushed_when_they_rotate() {
     let before = roots(&stream.take().await);
     for (step, changes) in [("begin", true), ("activate", false), ("finish", true)] {
         let path = format!("/rotate-root/{step}");
-        let (status, body) = http(world.handle.admin_addr, "POST", &path, &[("host", "localhost")]).await;
+        let fields = [("host", "localhost"), ("tulle-admin", "1")];
+        let (status, body) = http(world.handle.admin_addr, "POST", &path, &fields).await;
         assert_eq!(status, 200, "{body}");
         if changes {
             assert_ne!(roots(&stream.take().await), before);

@@ -140,8 +140,8 @@ impl fmt::Display for Skip {
             }
             Self::Job => {
                 "no Tulle proxy: the Job would never complete, because this cluster has no native sidecars (Kubernetes \
-                 1.29); label the pod tulle.io/inject=enabled to have one all the same, and end it by POST \
-                 http://127.0.0.1:15000/quitquitquit"
+                 1.29); label the pod tulle.io/inject=enabled to have one all the same, and end it by \
+                 curl -X POST -H 'tulle-admin: 1' http://127.0.0.1:15000/quitquitquit"
             }
         };
         f.write_str(text)

@@ -32,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Largest request head in bytes; hyper's smallest is 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
 
+/// The field that every command carries. Fields of this prefix do not pass a proxy of the mesh (`codec/fields.rs`).
+const COMMAND: &str = "tulle-admin";
+
 /// Most header fields of a request.
 const MAX_FIELDS: usize = 64;
 
@@ -90,10 +93,21 @@ fn refusal(request: &Request<Incoming>, audience: Audience) -> Option<Reply> {
         // A web page whose name was made to resolve to 127.0.0.1 (DNS rebinding) is told apart by its Host.
         return Some(Reply::text(StatusCode::FORBIDDEN, "ask for localhost, 127.0.0.1 or [::1]\n"));
     }
+    if audience == Audience::Local && commands(request.method()) && !request.headers().contains_key(COMMAND) {
+        // A request that a proxy rewrote to look local cannot have the field: every Tulle proxy drops it, and no route can
+        // set it. Nor can a web page send it without being asked for its permission first.
+        let how = format!("commands need the header {COMMAND}, with any value: curl -X POST -H '{COMMAND}: 1' ...\n");
+        return Some(Reply::text(StatusCode::FORBIDDEN, how));
+    }
     let from_page = [header::ORIGIN, HeaderName::from_static("sec-fetch-site")].into_iter();
     let from_page = from_page.filter_map(|name| request.headers().get(name)).any(|value| value != "none");
     (from_page && request.method() != Method::GET)
         .then(|| Reply::text(StatusCode::FORBIDDEN, "web pages may not send commands\n"))
+}
+
+/// Whether a method may change something.
+fn commands(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// Whether every name the request has for us is that of this machine.

@@ -1,7 +1,8 @@
 //! What people and probes ask of a running proxy: two HTTP listeners on the control thread.
 //!
 //! The *local* one (port 15000) shows configuration and takes commands; it binds loopback addresses only, and takes
-//! neither foreign `Host` names nor anything a web page can send. The *status* one (port 15020) answers readiness and
+//! neither foreign `Host` names nor anything a web page can send; commands need a header that no request has which a
+//! proxy of the mesh has passed on. The *status* one (port 15020) answers readiness and
 //! metrics to the network, and nothing else. Neither ever shows a key.
 
 /// Answers by method and path.

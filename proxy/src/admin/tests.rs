@@ -103,7 +103,8 @@ impl Fixture {
     }
 
     async fn local(&self, method: &str, path: &str) -> (u16, String) {
-        ask(self.local, &format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
+        let fields = "host: localhost\r\ntulle-admin: 1\r\nconnection: close\r\n";
+        ask(self.local, &format!("{method} {path} HTTP/1.1\r\n{fields}\r\n")).await
     }
 
     async fn network(&self, method: &str, path: &str) -> (u16, String) {
@@ -205,6 +206,7 @@ fn snapshot() -> Snapshot {
         by_name: [(NAME.into(), Known::Service(outbound.clone())), ("gone.shop:1".into(), Known::Absent)].into(),
         by_addr: [(SocketAddr::from(([10, 96, 0, 12], 80)), Known::Service(outbound))].into(),
         clusters: vec![Arc::new(cluster)],
+        ranges: None,
         inbound: Some(Arc::new(Inbound {
             ports: [(8080, port(MtlsMode::Strict))].into(),
             default: port(MtlsMode::Permissive),
@@ -378,12 +380,12 @@ async fn commands_are_posts() {
 async fn web_pages_are_refused() {
     let fixture = Fixture::start().await;
     let refused = [
-        "POST /drain HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+        "POST /drain HTTP/1.1\r\nhost: evil.example\r\ntulle-admin: 1\r\n\r\n",
         "GET /config_dump HTTP/1.1\r\nhost: evil.example:15000\r\n\r\n",
         "GET http://evil.example/config_dump HTTP/1.1\r\nhost: localhost\r\n\r\n",
         "GET /config_dump HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n",
-        "POST /drain HTTP/1.1\r\nhost: localhost\r\norigin: http://evil.example\r\n\r\n",
-        "POST /drain HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: cross-site\r\n\r\n",
+        "POST /drain HTTP/1.1\r\nhost: localhost\r\ntulle-admin: 1\r\norigin: http://evil.example\r\n\r\n",
+        "POST /drain HTTP/1.1\r\nhost: localhost\r\ntulle-admin: 1\r\nsec-fetch-site: cross-site\r\n\r\n",
         "POST /drain HTTP/1.1\r\n\r\n",
     ];
     for request in refused {
@@ -393,10 +395,32 @@ async fn web_pages_are_refused() {
     assert!(!fixture.recorded.draining.load(Ordering::Relaxed));
 }
 
+/// What a proxy passes on with a rewritten host looks local, but has no field that a proxy drops.
+#[tokio::test]
+async fn hostile_06_commands_need_a_field_that_does_not_pass_a_proxy() {
+    let fixture = Fixture::start().await;
+    for path in ["/drain", "/quitquitquit", "/logging?level=trace", "/config_dump"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            let (status, reply) = ask(fixture.local, &request).await;
+            assert_eq!(status, 403, "{request}");
+            assert!(reply.contains("tulle-admin"), "it says what to do: {reply}");
+        }
+    }
+    let preflight = "OPTIONS /drain HTTP/1.1\r\nhost: localhost\r\norigin: http://evil.example\r\n                     access-control-request-method: POST\r\nconnection: close\r\n\r\n";
+    let (status, reply) = ask(fixture.local, preflight).await;
+    assert!(status >= 400 && !reply.contains("access-control-allow"), "{reply}");
+    assert!(!fixture.recorded.draining.load(Ordering::Relaxed) && !fixture.recorded.quitting.load(Ordering::Relaxed));
+    assert_ne!(*fixture.recorded.filter.lock().unwrap(), "trace");
+    assert_eq!(crate::codec::fields::role(b"tulle-admin"), crate::codec::fields::Role::Identity);
+    assert_eq!(fixture.local("POST", "/drain").await.0, 200);
+}
+
 #[tokio::test]
 async fn large_requests_are_refused() {
     let fixture = Fixture::start().await;
-    let head = |more: &str| format!("POST /drain HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}\r\n");
+    let fields = "host: localhost\r\ntulle-admin: 1\r\nconnection: close\r\n";
+    let head = |more: &str| format!("POST /drain HTTP/1.1\r\n{fields}{more}\r\n");
     assert_eq!(ask(fixture.local, &head("content-length: 1\r\n")).await.0, 413);
     assert_eq!(ask(fixture.local, &head("transfer-encoding: chunked\r\n")).await.0, 413);
     assert_eq!(ask(fixture.local, &head(&format!("x: {}\r\n", "x".repeat(64 * 1024)))).await.0, 431);

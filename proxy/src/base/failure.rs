@@ -66,7 +66,7 @@ pub enum Reason {
     ProtocolError,
     /// The destination is not known and only known ones are allowed.
     UnknownDestination,
-    /// The control plane has not said anything yet since the proxy started.
+    /// No configuration has been received: none since the proxy started, or none for a destination that may be meshed.
     NoConfig,
     /// The connection would come back to this proxy.
     Loop,

@@ -21,6 +21,9 @@ pub mod listener;
 /// DNS names of the mesh.
 pub mod names;
 
+/// Which addresses belong to the mesh.
+pub mod ranges;
+
 /// A resource that was refused, and why.
 pub mod reject;
 
@@ -40,11 +43,12 @@ pub mod status;
 pub mod bootstrap;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use cluster::Cluster;
 use listener::{Inbound, Outbound};
+use ranges::Ranges;
 
 /// One configuration, whole and consistent.
 ///
@@ -62,6 +66,8 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<Cluster>>,
     /// The workload's own ports; none until the control plane has said.
     pub inbound: Option<Arc<Inbound>>,
+    /// Addresses of the mesh; none until the control plane has said.
+    pub ranges: Option<Arc<Ranges>>,
 }
 
 /// What is known of a destination. A name that was never asked for has no entry.
@@ -81,6 +87,12 @@ impl Snapshot {
     /// The cluster of an id of this snapshot.
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
         self.clusters.get(id.0 as usize)
+    }
+
+    /// Whether a destination of which nothing is known may be passed through: it is an address outside of the mesh's
+    /// ranges. Before these are known, none may.
+    pub fn is_beyond_the_mesh(&self, address: IpAddr) -> bool {
+        self.ranges.as_ref().is_some_and(|ranges| !ranges.contains(address))
     }
 
     /// What is known of a destination; none when it was never asked for.

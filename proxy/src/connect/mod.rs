@@ -1,5 +1,8 @@
 //! Opens TCP connections to endpoints: socket options, the connect timeout, and what a failure means.
 
+/// The proxy's own listeners and addresses.
+pub mod own;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -23,6 +23,7 @@ use crate::base::addr::Upstream;
 use crate::base::failure::{Failure, Reason};
 use crate::codec::h1::parse::Limits;
 use crate::conn::{Io, Socket};
+use crate::connect::own::Own;
 use crate::connect::{self, SocketOptions};
 use crate::telemetry::events::Events;
 use crate::tls::handshake;
@@ -41,6 +42,8 @@ pub(crate) struct Dial<'d> {
     pub(crate) options: &'d SocketOptions,
     /// Addresses of this very workload: no sidecar but ours stands there, and traffic to them stays in the pod.
     pub(crate) own: &'d [IpAddr],
+    /// The proxy's own listeners, which are never dialled.
+    pub(crate) own_sockets: &'d Own,
     /// Limits on the heads of HTTP/2 responses.
     pub(crate) heads: Limits,
 }
@@ -217,6 +220,10 @@ impl Pool {
     }
 
     async fn dial(&self, dial: Dial<'_>, alpn: Alpn) -> Result<Io, Failure> {
+        if dial.own_sockets.listens_at(self.address) {
+            let why = format!("{} is a listener of this proxy itself", self.address);
+            return Err(Failure::safe(Reason::Loop).because(why));
+        }
         let start = Instant::now();
         let tcp = connect::dial(Upstream(self.address), dial.timeout, dial.options).await?;
         let socket = Socket::new(tcp, Vec::new());

@@ -67,6 +67,7 @@ fn config() -> Config {
     let [inbound, ..] = NAMES;
     Config {
         node: Node::default(),
+        loopback: false,
         inbound: inbound.into(),
         permanent: vec!["reviews.shop.svc.cluster.local:80".into()],
         absent_ttl: Duration::from_secs(10),

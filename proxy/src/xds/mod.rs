@@ -120,6 +120,7 @@ impl Control {
         let session = Session::new(Config {
             node: node_message(node),
             inbound: called::inbound_listener(&node.namespace, &node.workload).into(),
+            loopback: bootstrap.allows_loopback_endpoints(),
             permanent: bootstrap.permanent_names().cloned().collect(),
             absent_ttl: bootstrap.absent_ttl,
             idle_after: IDLE_AFTER,

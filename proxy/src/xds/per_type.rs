@@ -11,6 +11,7 @@ pub(super) struct PerType<T> {
     listener: T,
     route: T,
     name: T,
+    ranges: T,
 }
 
 impl<T> PerType<T> {
@@ -23,6 +24,7 @@ impl<T> PerType<T> {
             ResourceType::Listener => &self.listener,
             ResourceType::Route => &self.route,
             ResourceType::Name => &self.name,
+            ResourceType::Ranges => &self.ranges,
         }
     }
 
@@ -35,6 +37,7 @@ impl<T> PerType<T> {
             ResourceType::Listener => &mut self.listener,
             ResourceType::Route => &mut self.route,
             ResourceType::Name => &mut self.name,
+            ResourceType::Ranges => &mut self.ranges,
         }
     }
 }

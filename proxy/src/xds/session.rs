@@ -51,6 +51,8 @@ pub(super) struct Config {
     pub(super) node: Node,
     /// Name of the workload's own listener.
     pub(super) inbound: Arc<str>,
+    /// Endpoints may have loopback addresses.
+    pub(super) loopback: bool,
     /// Names that are always subscribed.
     pub(super) permanent: Vec<Arc<str>>,
     /// How long the answer "no such name" holds.
@@ -128,8 +130,8 @@ impl Session {
         let mut wanted = PerType::default();
         *wanted.get_mut(ResourceType::Listener) = permanent;
         let mut session = Self {
+            store: Store::with_loopback(config.loopback),
             config,
-            store: Store::new(),
             wanted,
             absent: PerType::default(),
             used: HashMap::new(),
@@ -228,7 +230,8 @@ impl Session {
                     self.removed(kind, &name.into(), now);
                 }
                 // Other types change nothing about what is needed.
-                self.unsettled |= ![ResourceType::Endpoint, ResourceType::Secret, ResourceType::Name].contains(&kind);
+                self.unsettled |=
+                    [ResourceType::Cluster, ResourceType::Listener, ResourceType::Route].contains(&kind);
                 problems.iter().map(ToString::to_string).collect()
             }
         };
@@ -265,6 +268,10 @@ impl Session {
         if own || !self.desired.get(kind).contains(name) {
             return;
         }
+        if kind == ResourceType::Ranges && self.held.get(kind).contains_key(name) {
+            // The ranges that are known stay: nothing that belongs to the mesh is passed through by a slip.
+            return;
+        }
         if self.held.get_mut(kind).remove(name).is_some() {
             self.unsaved = true;
         }
@@ -290,9 +297,14 @@ impl Session {
     }
 
     /// Lets answers "no such name" lapse: they are unsubscribed, and asked for again at the next demand. While the
-    /// control plane is away they hold, for nobody could give a better answer.
+    /// control plane is away they hold, for nobody could give a better answer; but for addresses of the mesh, where
+    /// something may have appeared meanwhile that must not be reached in plain. Those are not known any more, and still
+    /// subscribed.
     pub(super) fn expire(&mut self, now: Instant) {
         if !self.connected {
+            let store = &self.store;
+            let keep = |name: &Arc<str>, until: &mut Instant| *until > now || !lapses_in_an_outage(store, name);
+            self.absent.get_mut(ResourceType::Listener).retain(keep);
             return;
         }
         for kind in ROOTS {
@@ -347,11 +359,14 @@ impl Session {
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let lapsing = |kind| {
             let wanted = self.wanted.get(kind);
-            let on_demand = move |name: &Arc<str>| matches!(wanted.get(name), Some(Want::OnDemand(_)));
-            let lapsing = self.absent.get(kind).iter().filter(move |(name, _)| on_demand(name));
+            let lapses = move |name: &Arc<str>| match self.connected {
+                true => matches!(wanted.get(name), Some(Want::OnDemand(_))),
+                false => kind == ResourceType::Listener && lapses_in_an_outage(&self.store, name),
+            };
+            let lapsing = self.absent.get(kind).iter().filter(move |(name, _)| lapses(name));
             lapsing.map(|(_, until)| *until).min()
         };
-        ROOTS.into_iter().filter_map(lapsing).min().filter(|_| self.connected)
+        ROOTS.into_iter().filter_map(lapsing).min()
     }
 
     /// The snapshot, when it changed.
@@ -399,6 +414,7 @@ impl Session {
         }
         let mut desired: PerType<BTreeSet<Arc<str>>> = PerType::default();
         desired.get_mut(ResourceType::Secret).insert(names::TRUST_BUNDLE.into());
+        desired.get_mut(ResourceType::Ranges).insert(names::ADDRESS_RANGES.into());
         desired.get_mut(ResourceType::Listener).insert(Arc::clone(&self.config.inbound));
         let hosts = self.wanted.get(ResourceType::Name).keys();
         desired.get_mut(ResourceType::Name).extend(hosts.map(Arc::clone));
@@ -453,6 +469,11 @@ impl Session {
             *subscribed = desired.clone();
         }
     }
+}
+
+/// Whether the answer "no such listener" to `name` ends while the control plane is away: it is an address of the mesh.
+fn lapses_in_an_outage(store: &Store, name: &str) -> bool {
+    name.parse::<SocketAddr>().is_ok_and(|address| store.is_of_the_mesh(address.ip()))
 }
 
 /// What must hold of a response before any of it is looked at.

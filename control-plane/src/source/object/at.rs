@@ -66,6 +66,13 @@ impl<'a> At<'a> {
         Self { document: Some((file, line)) }
     }
 
+    /// Why an endpoint must not have this address. Manifests in a directory may describe a mesh on one machine, where
+    /// loopback addresses lead somewhere; for objects of a cluster's API they lead to the caller's own pod.
+    pub(in crate::source) fn unfit(&self, address: IpAddr) -> Option<String> {
+        let reason = tulle_proto::endpoint::unfit(address, self.document.is_some())?;
+        Some(format!("{address} {reason}"))
+    }
+
     /// Where in the file something of this document stands.
     pub(in crate::source) fn place(&self, location: &Location) -> Option<Place> {
         let (file, first) = self.document?;

@@ -110,10 +110,11 @@ impl Conditions {
 }
 
 fn address(at: &At<'_>, object: &ObjectRef, text: &Located<String>) -> Result<IpAddr, Problem> {
-    super::at::address(text).ok_or_else(|| {
-        let reason = format!("\"{}\" is not an IP address", text.as_str());
-        at.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3")
-    })
+    let wrong =
+        |reason: String| at.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3");
+    let address =
+        super::at::address(text).ok_or_else(|| wrong(format!("\"{}\" is not an IP address", text.as_str())))?;
+    at.unfit(address).map_or(Ok(address), |reason| Err(wrong(reason)))
 }
 
 fn ports(at: &At<'_>, object: &ObjectRef, manifest: &EndpointSliceManifest) -> Result<Vec<SlicePort>, Problem> {

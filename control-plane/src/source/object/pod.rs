@@ -106,7 +106,7 @@ pub(in crate::source) fn pod(at: &At<'_>, manifest: &PodManifest) -> Result<Opti
     let workload = Workload {
         created: metadata.created(),
         labels: metadata.labels(),
-        addresses: addresses(status),
+        addresses: addresses(at, status),
         service_account: spec.service_account_name.as_deref().unwrap_or(DEFAULT_ACCOUNT).into(),
         owner: metadata.annotation(OWNER).map_or_else(|| object.key.name.clone(), Into::into),
         ports: spec.ports(),
@@ -157,11 +157,11 @@ impl Status {
     }
 }
 
-/// The addresses; one that is none is left out, for it comes from the cluster itself.
-fn addresses(status: &Status) -> Vec<IpAddr> {
+/// The addresses; one that is none, or leads elsewhere than to the pod, is left out: no endpoint is made of it.
+fn addresses(at: &At<'_>, status: &Status) -> Vec<IpAddr> {
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
     let mut addresses = Vec::new();
-    for address in all.filter_map(address) {
+    for address in all.filter_map(address).filter(|ip| at.unfit(*ip).is_none()) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -109,8 +109,8 @@ fn addresses(at: &At<'_>, object: &ObjectRef, written: &Located<Vec<Located<Stri
             |reason: String| at.error(object, "spec.addresses", &text.at, reason).example("[10.1.2.3, \"fd00::3\"]");
         let address =
             super::at::address(text).ok_or_else(|| wrong(format!("\"{}\" is not an IP address", text.as_str())))?;
-        if address.is_unspecified() || address.is_multicast() {
-            return Err(wrong(format!("{address} is not an address of a workload")));
+        if let Some(reason) = at.unfit(address) {
+            return Err(wrong(reason));
         }
         if addresses.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
             return Err(wrong("a workload has one address of each family at most".to_owned()));

@@ -27,6 +27,8 @@ pub(super) struct View<'s> {
     by_address: BTreeMap<SocketAddr, Option<&'s str>>,
     clusters: BTreeMap<&'s str, ClusterView<'s>>,
     inbound: Option<InboundView<'s>>,
+    /// Addresses of the mesh; none: not known yet, so that every address may be one.
+    ranges: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +104,7 @@ pub(super) fn view(snapshot: &Snapshot) -> View<'_> {
         by_address: snapshot.by_addr.iter().map(|(address, known)| (*address, listener_name(known))).collect(),
         clusters: snapshot.clusters.iter().map(|cluster| (&*cluster.name, cluster_view(cluster))).collect(),
         inbound: snapshot.inbound.as_deref().map(inbound),
+        ranges: snapshot.ranges.as_deref().map(|ranges| ranges.list.iter().map(ToString::to_string).collect()),
     }
 }
 

@@ -294,6 +294,12 @@ impl Bootstrap {
         SpiffeId::workload(&self.trust_domain, &self.node.namespace, &self.node.service_account).ok()
     }
 
+    /// Whether endpoints may have loopback addresses: on a machine that mesh and applications share, but not in a pod,
+    /// where such an address leads to the pod itself.
+    pub fn allows_loopback_endpoints(&self) -> bool {
+        self.pod_ips.iter().all(IpAddr::is_loopback)
+    }
+
     /// Names that are asked for at start and kept: the services of explicit listeners and those to prefetch.
     pub fn permanent_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.explicit_outbound.iter().map(|outbound| &outbound.service).chain(&self.prefetch)

@@ -43,6 +43,7 @@ impl Store {
             by_addr,
             clusters: self.ids.slots().map(|name| Arc::clone(self.cluster(name))).collect(),
             inbound: self.inbound.clone(),
+            ranges: self.ranges.clone(),
         };
         if same(&snapshot, &self.last) {
             return None;
@@ -191,6 +192,7 @@ fn copy(snapshot: &Snapshot) -> Snapshot {
         by_addr: snapshot.by_addr.clone(),
         clusters: snapshot.clusters.clone(),
         inbound: snapshot.inbound.clone(),
+        ranges: snapshot.ranges.clone(),
     }
 }
 
@@ -201,6 +203,7 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         (Some(_), None) | (None, Some(_)) => false,
     };
     same_inbound
+        && a.ranges == b.ranges
         && a.clusters.len() == b.clusters.len()
         && a.clusters.iter().zip(&b.clusters).all(|(a, b)| Arc::ptr_eq(a, b))
         && same_map(&a.by_name, &b.by_name)

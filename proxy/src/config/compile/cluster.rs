@@ -69,12 +69,12 @@ pub(super) fn nonexistent(name: &Arc<str>) -> Cluster {
 /// # Errors
 /// When it says nothing about where its endpoints are, or a field asks for something that would have to be ignored:
 /// above all a transport socket, for this proxy takes each endpoint's identity from the endpoint.
-pub(super) fn compile(cluster: &cds::Cluster) -> Result<ClusterSpec, Fault> {
+pub(super) fn compile(cluster: &cds::Cluster, loopback: bool) -> Result<ClusterSpec, Fault> {
     fields::unset("transport_socket", cluster.transport_socket.is_some())?;
     fields::unset("transport_socket_matches", !cluster.transport_socket_matches.is_empty())?;
     fields::unset("load_balancing_policy", cluster.load_balancing_policy.is_some())?;
     fields::unset("lb_subset_config", cluster.lb_subset_config.is_some())?;
-    let (assignment, inline) = discovery(cluster)?;
+    let (assignment, inline) = discovery(cluster, loopback)?;
     let metadata = cluster.metadata.as_ref();
     let protocol = match fields::text(metadata, "protocol")? {
         None => Protocol::Auto,
@@ -103,7 +103,7 @@ pub(super) fn compile(cluster: &cds::Cluster) -> Result<ClusterSpec, Fault> {
     Ok(ClusterSpec { cluster: compiled, assignment })
 }
 
-fn discovery(cluster: &cds::Cluster) -> Result<(Option<Arc<str>>, Assignment), Fault> {
+fn discovery(cluster: &cds::Cluster, loopback: bool) -> Result<(Option<Arc<str>>, Assignment), Fault> {
     let Some(ClusterDiscoveryType::Type(number)) = cluster.cluster_discovery_type else {
         return Err(Fault::unsupported("cluster_type"));
     };
@@ -115,7 +115,7 @@ fn discovery(cluster: &cds::Cluster) -> Result<(Option<Arc<str>>, Assignment), F
         }
         Ok(DiscoveryType::Static) => {
             let assignment = cluster.load_assignment.as_ref().ok_or_else(|| Fault::missing("load_assignment"))?;
-            Ok((None, endpoint::compile(assignment).within("load_assignment")?))
+            Ok((None, endpoint::compile(assignment, loopback).within("load_assignment")?))
         }
         Ok(DiscoveryType::StrictDns | DiscoveryType::LogicalDns | DiscoveryType::OriginalDst) | Err(_) => {
             Err(Fault::new("type", "is neither EDS nor STATIC"))

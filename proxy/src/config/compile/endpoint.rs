@@ -34,15 +34,15 @@ pub(super) struct Assignment {
 /// Compiles an assignment. An address that is listed twice counts once, as the first entry says.
 ///
 /// # Errors
-/// When an address is not an IP address and port, an identity is not a SPIFFE id, or a field asks for something that
+/// When an address is not an IP address and port, or is one that no endpoint may have (loopback, unless `loopback`), an identity is not a SPIFFE id, or a field asks for something that
 /// would have to be ignored. An endpoint is never dialled without TLS because its identity could not be read.
-pub(super) fn compile(assignment: &eds::ClusterLoadAssignment) -> Result<Assignment, Fault> {
+pub(super) fn compile(assignment: &eds::ClusterLoadAssignment, loopback: bool) -> Result<Assignment, Fault> {
     let drops = assignment.policy.as_ref().is_some_and(|policy| !policy.drop_overloads.is_empty());
     fields::unset("policy.drop_overloads", drops)?;
     let mut seen = HashSet::new();
     let mut list = Vec::new();
     for (index, group) in assignment.endpoints.iter().enumerate() {
-        locality(group, &mut seen, &mut list).within_item("endpoints", index)?;
+        locality(group, loopback, &mut seen, &mut list).within_item("endpoints", index)?;
     }
     // Envoy states the threshold as a factor in percent: a priority is full as long as factor x healthy share >= 100.
     let factor = assignment.policy.as_ref().and_then(|policy| policy.overprovisioning_factor);
@@ -58,6 +58,7 @@ const fn percent(share: f64) -> u32 {
 
 fn locality(
     group: &eds::LocalityLbEndpoints,
+    loopback: bool,
     seen: &mut HashSet<std::net::SocketAddr>,
     list: &mut Vec<Arc<Endpoint>>,
 ) -> Result<(), Fault> {
@@ -67,7 +68,9 @@ fn locality(
     }
     let zone: Arc<str> = group.locality.as_ref().map_or("", |locality| locality.zone.as_str()).into();
     for (index, entry) in group.lb_endpoints.iter().enumerate() {
-        let endpoint = endpoint(entry, group.priority, &zone).within_item("lb_endpoints", index)?;
+        let endpoint = endpoint(entry, group.priority, &zone)
+            .and_then(|endpoint| fit(endpoint, loopback))
+            .within_item("lb_endpoints", index)?;
         if seen.insert(endpoint.address) {
             list.push(Arc::new(endpoint));
         }
@@ -99,6 +102,14 @@ fn endpoint(entry: &eds::LbEndpoint, priority: u32, zone: &Arc<str>) -> Result<E
     })
 }
 
+/// Refuses an endpoint at an address that leads back to the proxy or to nobody in particular.
+fn fit(endpoint: Endpoint, loopback: bool) -> Result<Endpoint, Fault> {
+    match tulle_proto::endpoint::unfit(endpoint.address.ip(), loopback) {
+        Some(reason) => Err(Fault::new("endpoint.address", format!("{} {reason}", endpoint.address))),
+        None => Ok(endpoint),
+    }
+}
+
 fn health(status: i32) -> Result<Health, Fault> {
     match HealthStatus::try_from(status) {
         Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Ok(Health::Healthy),
@@ -106,5 +117,28 @@ fn health(status: i32) -> Result<Health, Fault> {
         Ok(HealthStatus::Draining | HealthStatus::Degraded) => Ok(Health::Draining),
         Ok(HealthStatus::Unhealthy | HealthStatus::Timeout) => Ok(Health::Unhealthy),
         Err(_) => Err(Fault::new("health_status", "is not a known status")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile::samples;
+
+    #[test]
+    fn hostile_06_endpoints_that_lead_back_to_the_caller_are_refused() {
+        let refused = |address: &str, loopback| {
+            compile(&samples::endpoints("a", &["10.0.0.1:80", address]), loopback).err().map(|fault| fault.to_string())
+        };
+        for address in ["169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80", "224.0.0.1:80", "[ff02::1]:80"] {
+            let path = "endpoints[0].lb_endpoints[1].endpoint.address";
+            assert!(refused(address, true).is_some_and(|fault| fault.starts_with(path)), "{address}");
+            assert!(refused(address, false).is_some(), "{address}");
+        }
+        for address in ["127.0.0.1:15000", "127.8.8.8:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            assert!(refused(address, false).is_some_and(|fault| fault.contains("loopback")), "{address}");
+            assert_eq!(refused(address, true), None, "{address} on a machine that all share");
+        }
+        assert_eq!(refused("10.0.0.2:80", false), None);
     }
 }

@@ -44,6 +44,9 @@ mod secret;
 /// DNS names.
 mod name;
 
+/// Address ranges of the mesh.
+mod ranges;
+
 /// All accepted resources -> one snapshot.
 mod assemble;
 
@@ -64,7 +67,7 @@ use tulle_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use tulle_proto::envoy::config::listener::v3::Listener;
 use tulle_proto::envoy::config::route::v3::RouteConfiguration;
 use tulle_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
-use tulle_proto::own::Name as NameResource;
+use tulle_proto::own::{AddressRanges, Name as NameResource};
 use tulle_proto::{Any, ResourceType, names};
 
 use super::ClusterId;
@@ -72,6 +75,7 @@ use super::Snapshot;
 use super::cluster::Cluster;
 use super::listener::{Inbound, Outbound};
 use super::names::Names;
+use super::ranges::Ranges;
 use super::reject::{Fault, Rejected};
 use cluster::ClusterSpec;
 use endpoint::Assignment;
@@ -88,6 +92,7 @@ pub struct Store {
     ids: Ids,
     bundle: Option<Arc<TrustBundle>>,
     inbound: Option<Arc<Inbound>>,
+    ranges: Option<Arc<Ranges>>,
     listeners: HashMap<Arc<str>, ListenerEntry>,
     routes: HashMap<Arc<str>, RoutesSpec>,
     clusters: HashMap<Arc<str>, ClusterEntry>,
@@ -95,6 +100,8 @@ pub struct Store {
     names: HashMap<Arc<str>, Arc<[IpAddr]>>,
     /// Fills the slots of numbers that are not in use.
     unused: Arc<Cluster>,
+    /// Endpoints may have loopback addresses.
+    loopback: bool,
     /// A listener leads to other clusters than it did.
     moved: bool,
     last: Snapshot,
@@ -124,12 +131,20 @@ struct ClusterEntry {
 }
 
 impl Store {
-    /// An empty store.
+    /// An empty store, of a proxy whose endpoints may be on its own machine.
     pub fn new() -> Self {
+        Self::with_loopback(true)
+    }
+
+    /// An empty store; `loopback` says whether endpoints may have loopback addresses. In a cluster they may not: these
+    /// are the proxy's own pod.
+    pub fn with_loopback(loopback: bool) -> Self {
         Self {
+            loopback,
             ids: Ids::default(),
             bundle: None,
             inbound: None,
+            ranges: None,
             listeners: HashMap::new(),
             routes: HashMap::new(),
             clusters: HashMap::new(),
@@ -158,13 +173,13 @@ impl Store {
             }
             ResourceType::Cluster => {
                 let message = decode(kind, name, resource, |m: &ClusterResource| &m.name)?;
-                let spec = cluster::compile(&message)?;
+                let spec = cluster::compile(&message, self.loopback)?;
                 let built = self.clusters.remove(name).and_then(|entry| entry.built);
                 self.clusters.insert(Arc::clone(name), ClusterEntry { spec, built, fresh: true });
             }
             ResourceType::Endpoint => {
                 let message = decode(kind, name, resource, |m: &ClusterLoadAssignment| &m.cluster_name)?;
-                self.endpoints.insert(Arc::clone(name), endpoint::compile(&message)?);
+                self.endpoints.insert(Arc::clone(name), endpoint::compile(&message, self.loopback)?);
             }
             ResourceType::Listener => {
                 let message = decode(kind, name, resource, |m: &Listener| &m.name)?;
@@ -185,6 +200,13 @@ impl Store {
                 let message = decode(kind, name, resource, |m: &NameResource| &m.name)?;
                 self.names.insert(Arc::clone(name), name::compile(&message)?);
             }
+            ResourceType::Ranges => {
+                let message = decode(kind, name, resource, |m: &AddressRanges| &m.name)?;
+                let ranges = ranges::compile(&message)?;
+                if self.ranges.as_deref() != Some(&ranges) {
+                    self.ranges = Some(Arc::new(ranges));
+                }
+            }
         }
         Ok(())
     }
@@ -197,6 +219,10 @@ impl Store {
     pub fn gone(&mut self, kind: ResourceType, name: &Arc<str>) {
         match kind {
             ResourceType::Secret => {}
+            // A control plane that knows no ranges: nothing is held back. Those that are known stay.
+            ResourceType::Ranges => {
+                self.ranges.get_or_insert_default();
+            }
             ResourceType::Listener => {
                 self.listeners.remove(name);
             }
@@ -270,6 +296,11 @@ impl Store {
     /// Whether a listener leads to other clusters since this was asked last, so that [`Store::needs`] says less.
     pub const fn take_moved(&mut self) -> bool {
         std::mem::replace(&mut self.moved, false)
+    }
+
+    /// Whether an address belongs to the mesh, or may, since its ranges are not known yet.
+    pub fn is_of_the_mesh(&self, address: IpAddr) -> bool {
+        self.ranges.as_ref().is_none_or(|ranges| ranges.contains(address))
     }
 
     /// The trust bundle, when one has arrived.

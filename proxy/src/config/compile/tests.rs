@@ -139,7 +139,7 @@ fn endpoints_keep_priority_weight_health_and_identity() {
         ],
         ..Default::default()
     };
-    let list = endpoint::compile(&assignment).unwrap().endpoints.list.clone();
+    let list = endpoint::compile(&assignment, false).unwrap().endpoints.list.clone();
     assert_eq!(list.len(), 3, "an address counts once");
     let (first, plain, second) = (&list[0], &list[1], &list[2]);
     assert_eq!(first.identity.as_ref().unwrap().as_str(), id);
@@ -170,7 +170,7 @@ fn bad_endpoints_are_refused_with_their_path() {
     let refusal = |entry: eds::LbEndpoint| {
         let mut assignment = endpoints(NAME, &["10.0.0.1:80"]);
         assignment.endpoints[0].lb_endpoints.push(entry);
-        endpoint::compile(&assignment).unwrap_err().to_string()
+        endpoint::compile(&assignment, false).unwrap_err().to_string()
     };
     let unparsable = eds::LbEndpoint { metadata: metadata(&[("identity", "reviews")]), ..lb_endpoint("10.0.0.2:80") };
     assert!(
@@ -263,7 +263,7 @@ fn clusters_that_demand_what_is_not_done_are_refused() {
     let refusal = |change: fn(&mut cds::Cluster)| {
         let mut message = cluster(NAME);
         change(&mut message);
-        cluster::compile(&message).unwrap_err().to_string()
+        cluster::compile(&message, false).unwrap_err().to_string()
     };
     assert_eq!(
         refusal(|c| c.transport_socket = Some(Default::default())),

@@ -2,6 +2,7 @@
 
 mod live;
 mod names;
+mod ranges;
 mod vectors;
 
 use tulle_proto::ResourceType;

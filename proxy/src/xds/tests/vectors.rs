@@ -25,6 +25,7 @@ fn session(permanent: &[&str]) -> Session {
     Session::new(Config {
         node: core::Node { id: "web.shop".into(), ..Default::default() },
         inbound: INBOUND.into(),
+        loopback: false,
         permanent: permanent.iter().map(|name| (*name).into()).collect(),
         absent_ttl: TTL,
         idle_after: IDLE,
@@ -92,7 +93,7 @@ fn a_stream_begins_with_the_own_listener_and_the_trust_bundle() {
     let second = session.next_request().unwrap();
     assert_eq!(second.node, None);
     assert_eq!(short(&second), format!("lds +{INBOUND}"));
-    assert_eq!(session.next_request(), None);
+    assert_eq!(requests(&mut session), ["ranges +mesh"]);
 }
 
 #[test]
@@ -184,6 +185,7 @@ fn an_absent_service_is_no_longer_asked_for_in_parts_until_it_appears() {
 #[test]
 fn absence_holds_while_the_control_plane_is_away() {
     let mut session = connected(&[]);
+    receive(&mut session, removal(ResourceType::Ranges, "0", &["mesh"]));
     let name: Arc<str> = "10.1.2.3:443".into();
     session.demand(&DemandKey::Name(name.clone()), Instant::now());
     requests(&mut session);
@@ -212,6 +214,7 @@ fn reconnecting_tells_what_is_held() {
         format!("eds +{NAME} {NAME}=5"),
         format!("lds +{INBOUND} +{NAME} {NAME}=5"),
         format!("rds +{NAME} {NAME}=5"),
+        "ranges +mesh".to_owned(),
     ];
     assert_eq!(requests(&mut session), expected);
     assert!(session.snapshot().is_none(), "nothing changed by it");

@@ -139,7 +139,7 @@ impl Member {
         ResourceType::ALL.iter().all(|ty| {
             let wanted = match ty {
                 ResourceType::Secret => 1,
-                ResourceType::Name => 0,
+                ResourceType::Name | ResourceType::Ranges => 0,
                 ResourceType::Listener => self.services.len() + 1,
                 ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Route => self.services.len(),
             };
@@ -154,7 +154,7 @@ impl Member {
             let held = &self.held[index(*ty)];
             let subscribe: Vec<String> = match ty {
                 ResourceType::Secret => vec![names::TRUST_BUNDLE.to_owned()],
-                ResourceType::Name => Vec::new(),
+                ResourceType::Name | ResourceType::Ranges => Vec::new(),
                 ResourceType::Listener => {
                     self.services.iter().chain([&self.inbound]).map(ToString::to_string).collect()
                 }
