@@ -17,6 +17,7 @@ use tulle_identity::token::TokenIssuer;
 
 use crate::admin;
 use crate::caller::{Callers, Reviewer};
+use crate::clock::Clock;
 use crate::identity::{Authority, Ca, SecretStore, Serving};
 use crate::metrics::Metrics;
 use crate::model::Delta;
@@ -103,8 +104,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
     let metrics = Metrics::default();
     let Keys { issuer, authority, client } = keys(&settings).await?;
     let verifier = Arc::new(issuer.verifier());
-    let serving =
-        Serving::new(authority.clone(), &settings, metrics.clone()).context("issuing the serving certificate")?;
+    let serving = Serving::new(authority.clone(), &settings, metrics.clone(), Clock::system())
+        .context("issuing the serving certificate")?;
 
     let xds = bind(settings.xds_address).await?;
     let plaintext = match settings.xds_plaintext_address {
@@ -135,6 +136,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Handle> {
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
+        clock: Clock::system(),
     });
     let reviewer = client.as_ref().map(|client| Arc::new(Reviewer::new(client.clone(), registry.subscribe())));
     let callers = Callers::new(verifier, reviewer, settings.trust_domain.clone());

@@ -6,6 +6,9 @@ pub mod settings;
 /// Every metric.
 pub mod metrics;
 
+/// The wall clock and deadlines by it.
+mod clock;
+
 /// The vocabulary: what a mesh is.
 pub mod model;
 

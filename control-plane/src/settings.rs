@@ -323,7 +323,8 @@ fn mtls_floor(mistakes: &mut Vec<String>, text: &str) -> Option<Mtls> {
 
 fn ranges(mistakes: &mut Vec<String>, texts: &[String]) -> Vec<IpNet> {
     let range = |text: &String| {
-        let parsed = text.trim().parse::<IpNet>().map(|net| net.trunc()).or_else(|_| text.trim().parse().map(IpAddr::into));
+        let parsed =
+            text.trim().parse::<IpNet>().map(|net| net.trunc()).or_else(|_| text.trim().parse().map(IpAddr::into));
         parsed.map_err(|_| mistakes.push(format!("--mesh-range {text:?}: not a range such as 10.244.0.0/16"))).ok()
     };
     texts.iter().filter(|text| !text.trim().is_empty()).filter_map(range).collect()

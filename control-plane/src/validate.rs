@@ -86,7 +86,8 @@ mod tests {
         }
         // A directory may describe a mesh on one machine.
         let directory = tempfile::tempdir().unwrap();
-        let text = "apiVersion: tulle.io/v1alpha1\nkind: Workload\nmetadata: {name: a}\nspec: {addresses: [127.0.0.1]}\n";
+        let text =
+            "apiVersion: tulle.io/v1alpha1\nkind: Workload\nmetadata: {name: a}\nspec: {addresses: [127.0.0.1]}\n";
         std::fs::write(directory.path().join("a.yaml"), text).unwrap();
         assert_eq!(validate(directory.path()), []);
         std::fs::write(directory.path().join("a.yaml"), text.replace("127.0.0.1", "169.254.169.254")).unwrap();

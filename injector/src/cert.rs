@@ -104,9 +104,10 @@ impl Material {
         Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(end))
     }
 
-    /// Whether it is to be replaced: it ends soon, or was not made for all of `names`.
+    /// Whether it is to be replaced: it ends soon, has not begun because the clock was set back, or was not made for all
+    /// of `names`.
     pub(crate) fn is_due(&self, names: &[String], now: SystemTime) -> bool {
-        let fresh = self.expiry().is_ok_and(|expiry| expiry > now + RENEW);
+        let fresh = self.expiry().is_ok_and(|expiry| expiry > now + RENEW && expiry <= now + LIFE + 12 * SKEW);
         let named = || {
             let der = CertificateDer::from_pem_slice(self.chain.as_bytes()).ok()?;
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
@@ -140,6 +141,8 @@ mod tests {
         assert!(first.serving().is_ok() && !first.is_due(&names, now));
         assert!(first.is_due(&["other.svc".to_owned()], now), "made for another name");
         assert!(first.is_due(&names, now + LIFE - RENEW), "ends soon");
+        let day = Duration::from_secs(86_400);
+        assert!(!first.is_due(&names, now - SKEW) && first.is_due(&names, now - day), "hostile_05: set back by a day");
         let second = Material::make(&names, Some(&first), now).unwrap();
         let third = Material::make(&names, Some(&second), now).unwrap();
         let count = |material: &Material| material.authorities.matches("BEGIN").count();

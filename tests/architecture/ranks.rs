@@ -68,6 +68,8 @@ pub const CRATES: &[Crate] = &[
             unit("route", 3),
             unit("policy", 3),
             unit("balance", 3),
+            // What ends connections, from what they proved.
+            unit("lifetime", 2),
             // Pools compose connect, tls and codec.
             unit("pool", 4),
             // A view is a snapshot with this core's state beside it, pools among it.
@@ -104,6 +106,7 @@ pub const CRATES: &[Crate] = &[
         name: "tulle_control_plane",
         units: &[
             unit("metrics", 0),
+            unit("clock", 0),
             unit("model", 0),
             unit("quota", 1),
             unit("settings", 2),

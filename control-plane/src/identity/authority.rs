@@ -19,6 +19,7 @@ use tulle_identity::token::TokenError;
 
 use super::overlap::Overlap;
 use super::secret::{Found, SecretStore};
+use crate::clock::LOOK_AGAIN;
 use crate::settings::Settings;
 
 /// File name of the published roots in the state directory.
@@ -171,8 +172,10 @@ impl Authority {
         };
         let mut changes = store.changes();
         loop {
-            let due = self.overlap.lock().await.due();
-            let wait = due.map(|due| due.duration_since(SystemTime::now()).unwrap_or_default());
+            let now = SystemTime::now();
+            let due = self.overlap.lock().await.due(now);
+            // The wall clock may be set meanwhile.
+            let wait = due.map(|due| due.duration_since(now).unwrap_or_default().min(LOOK_AGAIN));
             tokio::select! {
                 biased; // what was found may end the wait
                 found = changes.next() => match found {
@@ -180,6 +183,9 @@ impl Authority {
                     None => return,
                 },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    if due.is_some_and(|due| SystemTime::now() < due) {
+                        continue;
+                    }
                     let mut overlap = self.overlap.lock().await;
                     let next = overlap.pass(SystemTime::now());
                     self.settle(next, &overlap);

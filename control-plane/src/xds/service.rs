@@ -17,6 +17,7 @@ use super::session::{Delta, Session, Sotw};
 use super::stream;
 use super::{Admission, Interest, Proxies};
 use crate::caller::{Caller, Callers, Head};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::quota::InUse;
 use crate::registry::Registry;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
     /// Counts the streams' tasks.
     pub(crate) tasks: TaskTracker,
+    /// By which tokens end.
+    pub(crate) clock: Clock,
 }
 
 /// The aggregated discovery service of one listener.

@@ -18,6 +18,7 @@ use super::service::Shared;
 use super::session::{Heard, Refused, Sent, Session};
 use super::world::View;
 use crate::caller::Caller;
+use crate::clock::Clock;
 use crate::metrics::{ReasonLabel, StreamLabels, TypeLabel};
 use crate::model::Key;
 use crate::quota::StreamShare;
@@ -46,7 +47,7 @@ pub(super) async fn run<S: Session>(
     let served = tokio::select! {
         biased; // a shutdown ends streams that never pause, and so does the end of the caller's proof
         () = shutdown.cancelled() => Err(Status::unavailable("the control plane is shutting down")),
-        () = passed(expires) => Err(Status::unauthenticated("the workload token has expired: come back with a new one")),
+        () = passed(&shared.clock, expires) => Err(Status::unauthenticated("the workload token has expired: come back with a new one")),
         served = serve::<S>(&shared, (caller, share), requests, &responses) => served,
     };
     if let Err(status) = served {
@@ -57,9 +58,9 @@ pub(super) async fn run<S: Session>(
 }
 
 /// Waits until `time` has passed; for ever without one.
-async fn passed(time: Option<SystemTime>) {
+async fn passed(clock: &Clock, time: Option<SystemTime>) {
     match time {
-        Some(time) => tokio::time::sleep(time.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        Some(time) => clock.passed(time).await,
         None => std::future::pending().await,
     }
 }

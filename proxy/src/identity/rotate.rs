@@ -25,8 +25,9 @@ const PATIENT_RETRY: Duration = Duration::from_secs(10);
 pub(super) struct Rotation {
     /// End of the certificate in use; none when there is none, or it is over.
     expires: Option<SystemTime>,
-    /// When to ask next.
+    /// When to ask next, and when that was decided.
     due: SystemTime,
+    decided: SystemTime,
     failures: u32,
 }
 
@@ -44,7 +45,7 @@ pub(super) enum Step {
 impl Rotation {
     /// No certificate yet; the first one is due at once.
     pub(super) const fn new(now: SystemTime) -> Self {
-        Self { expires: None, due: now, failures: 0 }
+        Self { expires: None, due: now, decided: now, failures: 0 }
     }
 
     /// What to do at `now`.
@@ -52,6 +53,11 @@ impl Rotation {
         if self.expires.is_some_and(|end| end <= now) {
             self.expires = None;
             return Step::Expire;
+        }
+        if now < self.decided {
+            // The clock was set back: what was to be waited for is waited for from now on, and not for the step, too.
+            self.due = add(now, until(self.due, self.decided));
+            self.decided = now;
         }
         let wait = until(self.due, now);
         if wait.is_zero() {
@@ -65,6 +71,7 @@ impl Rotation {
         let share = (LATEST - EARLIEST).mul_add(jitter.clamp(0.0, 1.0), EARLIEST);
         // Counted from now, not from its not_before, which is dated back for skewed clocks.
         self.due = add(now, until(expires, now).mul_f64(share).max(SHORTEST));
+        self.decided = now;
         self.expires = Some(expires);
         self.failures = 0;
     }
@@ -80,6 +87,7 @@ impl Rotation {
         self.failures = self.failures.saturating_add(1);
         // Not nearer than a tenth of the bound: zero would ask again at once.
         self.due = add(now, bound.mul_f64(jitter.clamp(0.1, 1.0)));
+        self.decided = now;
     }
 }
 
@@ -111,6 +119,24 @@ mod tests {
             assert!((wait.as_secs_f64() - due).abs() < 1e-6, "{wait:?} for {jitter}");
             assert_eq!(rotation.step(at(due + 0.001)), Step::Renew);
         }
+    }
+
+    #[test]
+    fn hostile_05_the_clock_moves_both_ways() {
+        const HOUR: f64 = 3_600.0;
+        let mut rotation = Rotation::new(at(0.0));
+        rotation.issued(at(24.0 * HOUR), at(0.0), 0.5);
+        // A resumed machine: what it has is over, and another is asked for at once.
+        assert_eq!(rotation.step(at(26.0 * HOUR)), Step::Expire);
+        assert_eq!(rotation.step(at(26.0 * HOUR)), Step::Renew);
+        rotation.failed(at(26.0 * HOUR), 1.0);
+        // Set back: the attempt is due after its pause, not after 26 hours.
+        let Step::Wait(wait) = rotation.step(at(0.0)) else { panic!("a pause") };
+        assert!(wait <= FIRST_RETRY, "{wait:?}");
+        assert_eq!(rotation.step(at(0.5)), Step::Renew);
+        rotation.issued(at(50.0 * HOUR), at(26.0 * HOUR), 0.5);
+        let Step::Wait(wait) = rotation.step(at(0.0)) else { panic!("a pause") };
+        assert!(wait <= Duration::from_secs(24 * 3_600), "{wait:?}");
     }
 
     #[test]
