@@ -1,7 +1,13 @@
 //! Compiles the .proto files of this crate without a `protoc` binary.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["transport/discovery.proto", "transport/csr.proto", "tulle/v1/name.proto", "tulle/v1/ranges.proto", "tulle/v1/state.proto"];
+    let files = [
+        "transport/discovery.proto",
+        "transport/csr.proto",
+        "tulle/v1/name.proto",
+        "tulle/v1/ranges.proto",
+        "tulle/v1/state.proto",
+    ];
     for dir in ["transport", "tulle"] {
         println!("cargo::rerun-if-changed={dir}");
     }

@@ -59,7 +59,8 @@ pub(crate) mod settable {
 
     /// The clock, and the seconds it was set by.
     pub(crate) fn clock() -> (Clock, Arc<AtomicI64>) {
-        let (start, base) = (tokio::time::Instant::now(), SystemTime::now());
+        // Ahead of the system's, so that what was made before exists after a step back.
+        let (start, base) = (tokio::time::Instant::now(), SystemTime::now() + Duration::from_secs(48 * 3_600));
         let set_by = Arc::new(AtomicI64::new(0));
         let offset = Arc::clone(&set_by);
         let now = move || {

@@ -22,7 +22,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
@@ -50,7 +50,36 @@ pub struct Svid {
 #[derive(Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     roots: Vec<CertificateDer<'static>>,
+    authorities: Vec<Authority>,
     hash: u64,
+}
+
+/// A root, by its subject and key: equal in every bundle that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AuthorityId(u64);
+
+/// What certificates name a root by.
+#[derive(Clone, PartialEq, Eq)]
+struct Authority {
+    id: AuthorityId,
+    subject: Box<[u8]>,
+    /// Subject key identifier; empty when the root has none.
+    key: Box<[u8]>,
+}
+
+impl Authority {
+    fn of(root: &CertificateDer<'_>) -> Result<Self, SvidError> {
+        let cert = parse(root)?;
+        let key = cert.iter_extensions().find_map(|extension| {
+            if let ParsedExtension::SubjectKeyIdentifier(key) = extension.parsed_extension() {
+                Some(key.0.into())
+            } else {
+                None
+            }
+        });
+        let id = AuthorityId(rapidhash::v3::rapidhash_v3(root));
+        Ok(Self { id, subject: cert.subject().as_raw().into(), key: key.unwrap_or_default() })
+    }
 }
 
 /// Why a certificate, a chain, a key or a bundle is not acceptable.
@@ -188,7 +217,8 @@ impl TrustBundle {
         roots.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
         roots.dedup();
         let hash = rapidhash::v3::rapidhash_v3(&roots.iter().map(AsRef::<[u8]>::as_ref).collect::<Vec<_>>().concat());
-        Ok(Self { roots, hash })
+        let authorities = roots.iter().map(Authority::of).collect::<Result<_, _>>()?;
+        Ok(Self { roots, authorities, hash })
     }
 
     /// The roots as PEM, one after the other.
@@ -204,6 +234,30 @@ impl TrustBundle {
     /// The roots, DER; never empty.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// Whether this root is among them.
+    pub fn has(&self, authority: AuthorityId) -> bool {
+        self.authorities.iter().any(|known| known.id == authority)
+    }
+
+    /// The root that `cert` names as its issuer; none when it names none of them, or when two roots go by that name and
+    /// the certificate does not say by which key it was signed. Signatures are not checked.
+    pub(crate) fn authority_of(&self, cert: &X509Certificate<'_>) -> Option<AuthorityId> {
+        let key = cert.iter_extensions().find_map(|extension| {
+            if let ParsedExtension::AuthorityKeyIdentifier(key) = extension.parsed_extension() {
+                key.key_identifier.as_ref().map(|key| key.0)
+            } else {
+                None
+            }
+        });
+        let signed = |known: &&Authority| {
+            *known.subject == *cert.issuer().as_raw()
+                && key.is_none_or(|key| known.key.is_empty() || *known.key == *key)
+        };
+        let mut found = self.authorities.iter().filter(signed);
+        let first = found.next()?;
+        found.next().is_none().then_some(first.id)
     }
 
     /// The roots as webpki wants them.

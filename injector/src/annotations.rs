@@ -75,7 +75,7 @@ macro_rules! annotation {
 /// Every annotation this version acts on, in the order of the documentation. `inject` may be a label, and stands on
 /// namespaces as a label too.
 #[rustfmt::skip]
-pub const POD: [Annotation; 26] = [
+pub const POD: [Annotation; 27] = [
     annotation!("inject", "enabled, disabled", "that of the namespace's label", "enabled", inject = values::enabled,
         "whether the pod gets a proxy"),
     annotation!("inject-native", "auto, true, false", "auto", "true", native = values::native,
@@ -112,6 +112,8 @@ pub const POD: [Annotation; 26] = [
         "start the application only when the proxy is ready"),
     annotation!("drain-seconds", "1-3600", "grace period of the pod, less 2", "60", drain_seconds = values::drain_seconds,
         "longest time the proxy finishes requests after it was told to end"),
+    annotation!("max-connection-seconds", "10-604800", "none", "86400", max_connection_seconds = values::max_connection_seconds,
+        "age, give or take a tenth, at which connections to the pod end: HTTP between two requests, opaque bytes at once"),
     annotation!("upstreams", "services with ports", "none", "reviews.shop:9080,ratings.shop:80", upstreams = values::upstreams,
         "services to know at start, so that their first connection does not wait"),
     annotation!("metrics-merge", "true, false", "true", "false", metrics_merge = values::boolean,
@@ -176,6 +178,8 @@ pub struct Options {
     pub hold_until_ready: Option<bool>,
     /// `drain-seconds`.
     pub drain_seconds: Option<u64>,
+    /// `max-connection-seconds`.
+    pub max_connection_seconds: Option<u64>,
     /// `upstreams`, with commas.
     pub upstreams: Option<String>,
     /// `metrics-merge`.

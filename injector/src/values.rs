@@ -144,6 +144,10 @@ pub(crate) fn drain_seconds(text: &str) -> Parsed<u64> {
     number(text, 1, 3600)
 }
 
+pub(crate) fn max_connection_seconds(text: &str) -> Parsed<u64> {
+    number(text, 10, 604_800)
+}
+
 /// Items with commas between them, each checked; written back without spaces.
 fn list(text: &str, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
     let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();

@@ -14,7 +14,9 @@ pub fn unfit(address: IpAddr, loopback_allowed: bool) -> Option<&'static str> {
         () if this_network => Some("is the unspecified address, which leads to the proxy's own host"),
         () if canonical.is_multicast() || broadcast => Some("is a multicast or broadcast address"),
         () if link_local => Some("is a link-local address, such as that of a cloud's metadata service"),
-        () if canonical.is_loopback() && !loopback_allowed => Some("is a loopback address, which leads to the caller's own pod"),
+        () if canonical.is_loopback() && !loopback_allowed => {
+            Some("is a loopback address, which leads to the caller's own pod")
+        }
         () => None,
     }
 }

@@ -53,7 +53,17 @@ mod tests {
         for name in ["x-user", "X-User", "cookie", "content-type", "server"] {
             assert!(is_changeable(name), "{name}");
         }
-        for name in ["", "Host", "TE", "Tulle-Reason", "x-envoy-retry-on", "x y", ":path", "x-forwarded-client-cert", "X_Envoy_A"] {
+        for name in [
+            "",
+            "Host",
+            "TE",
+            "Tulle-Reason",
+            "x-envoy-retry-on",
+            "x y",
+            ":path",
+            "x-forwarded-client-cert",
+            "X_Envoy_A",
+        ] {
             assert!(!is_changeable(name), "{name}");
         }
         assert!(is_value("a b\tc") && is_value("") && is_value("ä"));

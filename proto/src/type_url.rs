@@ -23,15 +23,8 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// Every type, in order.
-    pub const ALL: [Self; 7] = [
-        Self::Secret,
-        Self::Cluster,
-        Self::Endpoint,
-        Self::Listener,
-        Self::Route,
-        Self::Name,
-        Self::Ranges,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Name, Self::Ranges];
 
     /// The `type_url` on the wire.
     pub const fn url(self) -> &'static str {

@@ -192,8 +192,7 @@ fn own_sockets(
     dns: Option<&Dns>,
 ) -> io::Result<Own> {
     let traffic = sockets.first().into_iter().flatten();
-    let traffic =
-        traffic.filter(|bound| !matches!(bound.role, Role::Inbound(inbound::Route::Application { .. })));
+    let traffic = traffic.filter(|bound| !matches!(bound.role, Role::Inbound(inbound::Route::Application { .. })));
     let (local, status) = admin.addresses()?;
     let others = [local, status].into_iter().chain(dns.into_iter().flat_map(Dns::addresses));
     Ok(Own::new(traffic.map(|bound| bound.address).chain(others), bootstrap.pod_ips.iter().copied()))

@@ -1,7 +1,9 @@
 //! network -> app: the whole path of a connection to the workload.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
@@ -15,6 +17,7 @@ use crate::conn::{Io, Socket};
 use crate::detect::{self, Cause, Spoken};
 use crate::drain::Guard;
 use crate::http::{self, Place, Version};
+use crate::lifetime::Lifetime;
 use crate::orig_dst;
 use crate::relay;
 use crate::tcp::{self, Opaque};
@@ -41,6 +44,9 @@ pub(crate) enum Route {
 struct Received {
     io: Io,
     peer: Option<SpiffeId>,
+    /// How long it may live. Listed by its worker, so that it ends with what its peer has proved, and with the policy that
+    /// let it in.
+    life: Rc<Lifetime>,
     speaks: Speaks,
     /// A peer that has come this far has a request for us: it counts as work while we shut down. Passed on without a
     /// gap, in which the process might end.
@@ -78,7 +84,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         relay::abort(&tcp);
         return Err(Reason::NoConfig.into());
     };
-    let Received { mut io, peer, speaks, arriving } = Box::pin(receive(&cx, tcp, &rules, (app, number))).await?;
+    let Received { mut io, peer, life, speaks, arriving } = Box::pin(receive(&cx, tcp, &rules, (app, number))).await?;
     let source = party(peer.as_ref());
     let tls = peer.is_some();
     let version = if let Speaks::Http(version) = speaks {
@@ -91,6 +97,7 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
             tls,
             http_like: speaks == Speaks::HttpLike,
             cluster: cx.local(app, &rules),
+            life: Some(Rc::clone(&life)),
             worker: Rc::clone(&cx),
         };
         let Some((given, version)) = Box::pin(detected(opaque, io, speaks)).await? else { return Ok(()) };
@@ -107,10 +114,14 @@ pub(crate) async fn serve(cx: Rc<Worker>, tcp: TcpStream, from: Downstream, rout
         place: Place::Local { port: number, known },
         series: RefCell::default(),
         arriving: RefCell::new(Some(arriving)),
+        life: Some(Rc::clone(&life)),
         worker: cx,
     };
-    http::serve(connection, io, version).await;
-    Ok(())
+    let mut served = pin!(http::serve(connection, io, version));
+    let cut = poll_fn(|cx| life.poll_held(served.as_mut(), cx)).await.err();
+    cut.map_or(Ok(()), |reason| {
+        Err(Failure::new(reason).because("requests under way were cut: the connection had ended"))
+    })
 }
 
 /// A connection that is HTTP after all; none: it was opaque, and is over.
@@ -150,12 +161,14 @@ async fn receive(
     let protocol = if opaque && rules.protocol == Protocol::Auto { Protocol::Tcp } else { rules.protocol };
     if rules.mtls == MtlsMode::Disable && opaque {
         let io = Io::Plain(Socket::new(tcp, Vec::new()));
-        return Ok(Received { io, peer: None, speaks: Speaks::Opaque, arriving: cx.drain.guard() });
+        let (life, arriving) = (cx.list(None, port), cx.drain.guard());
+        return Ok(Received { io, peer: None, life, speaks: Speaks::Opaque, arriving });
     }
     // Where no mesh client is expected, a client whose server spoke first the last time is not waited for.
     if rules.mtls == MtlsMode::Disable && protocol == Protocol::Auto && cx.local(app, rules).server_first.get() {
         let io = Io::Plain(Socket::new(tcp, Vec::new()));
-        return Ok(Received { io, peer: None, speaks: Speaks::Undecided, arriving: cx.drain.guard() });
+        let (life, arriving) = (cx.list(None, port), cx.drain.guard());
+        return Ok(Received { io, peer: None, life, speaks: Speaks::Undecided, arriving });
     }
     let mut prefix = Vec::new();
     // A mesh client speaks at once. A client in plain of a server that speaks first does not: then it is opaque.
@@ -165,7 +178,7 @@ async fn receive(
     let mesh = matches!(&sniffed.spoken, Spoken::Tls(hello) if hello.mesh) && rules.mtls != MtlsMode::Disable;
     if mesh {
         cx.telemetry.events().protocol_detected(Detected::MeshTls);
-        return secure(cx, Socket::new(tcp, prefix), protocol).await;
+        return secure(cx, Socket::new(tcp, prefix), protocol, port).await;
     }
     if sniffed.cause == Cause::Timeout && !prefix.is_empty() && rules.mtls == MtlsMode::Strict {
         relay::abort(&tcp);
@@ -174,7 +187,7 @@ async fn receive(
     if rules.mtls == MtlsMode::Strict {
         // An application would see a broken connection, not a polite end.
         relay::abort(&tcp);
-        return Err(Failure::new(Reason::AuthnFailed).because("mutual TLS is required on this port"));
+        return Err(Failure::new(Reason::AuthnFailed).because(format!("port {port} requires mutual TLS")));
     }
     if prefix.is_empty() && declares_http(protocol) {
         // As opaque bytes its requests would come past every rule for requests.
@@ -186,7 +199,8 @@ async fn receive(
         None if sniffed.spoken == Spoken::HttpLike && protocol == Protocol::Auto => Speaks::HttpLike,
         None => Speaks::Opaque,
     };
-    Ok(Received { io: Io::Plain(Socket::new(tcp, prefix)), peer: None, speaks, arriving: cx.drain.guard() })
+    let (io, arriving) = (Io::Plain(Socket::new(tcp, prefix)), cx.drain.guard());
+    Ok(Received { io, peer: None, life: cx.list(None, port), speaks, arriving })
 }
 
 /// Whether whatever comes is HTTP, and is to be treated as such.
@@ -209,7 +223,7 @@ fn version_of(spoken: &Spoken, protocol: Protocol) -> Option<Version> {
 }
 
 /// Mutual TLS with a peer of the mesh, and what is spoken inside.
-async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<Received, Failure> {
+async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol, port: u16) -> Result<Received, Failure> {
     let Some(keys) = cx.keys() else {
         return Err(Failure::new(Reason::CertExpired).because("this proxy has no certificate"));
     };
@@ -221,7 +235,8 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
     };
     let accepted = handshake::accept(&keys, socket, HANDSHAKE_TIMEOUT).await;
     cx.telemetry.events().tls_handshake(Direction::Inbound, accepted.as_ref().err().map(|failure| failure.reason));
-    let handshake::Accepted { mut io, peer, inside } = accepted?;
+    let handshake::Accepted { mut io, peer, standing, inside } = accepted?;
+    let life = cx.list(Some(standing), port);
     let speaks = match inside {
         _ if protocol.is_opaque() => Speaks::Opaque,
         Inside::Http2 => Speaks::Http(Version::Http2),
@@ -230,7 +245,7 @@ async fn secure(cx: &Rc<Worker>, socket: Socket, protocol: Protocol) -> Result<R
         Inside::Unsaid if protocol == Protocol::Auto => Speaks::Undecided,
         Inside::Unsaid => spoken_inside(cx, &mut io, protocol).await?.map_or(Speaks::Opaque, Speaks::Http),
     };
-    Ok(Received { io, peer: Some(peer), speaks, arriving })
+    Ok(Received { io, peer: Some(peer), life, speaks, arriving })
 }
 
 /// What a sender speaks that did not say so, to a port where HTTP is declared: calling its requests opaque must not bring

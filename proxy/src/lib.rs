@@ -45,6 +45,9 @@ mod tcp;
 /// One request: route, attempts, reply.
 mod forward;
 
+/// How long a connection may live.
+mod lifetime;
+
 /// All state of one core.
 mod worker;
 

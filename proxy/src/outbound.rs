@@ -99,6 +99,7 @@ fn opaque(cx: &Rc<Worker>, from: Downstream, cluster: Rc<ClusterState>) -> Opaqu
         tls: false,
         http_like: false,
         cluster,
+        life: None,
         worker: Rc::clone(cx),
     }
 }
@@ -176,6 +177,7 @@ async fn http_on(cx: Rc<Worker>, io: Io, from: Downstream, place: Place, version
         place,
         series: RefCell::default(),
         arriving: RefCell::new(Some(cx.drain.guard())),
+        life: None,
         worker: cx,
     };
     http::serve(connection, io, version).await;

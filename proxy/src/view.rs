@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::balance::outlier::{self, Standing, Verdict};
 use crate::balance::{Cursor, Loads, Table};
 use crate::base::failure::Reason;
+use crate::base::standing::Trust;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
 use crate::config::{ClusterId, Snapshot};
@@ -202,10 +203,10 @@ impl ClusterState {
             || self.endpoints.iter().any(|endpoint| endpoint.live.active.get() > 0)
     }
 
-    /// Closes idle connections.
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// Closes connections that are idle, or whose peers can no longer prove who they are.
+    pub(crate) fn sweep(&self, now: Instant, trust: &Trust) {
         for endpoint in &self.endpoints {
-            endpoint.live.pool.sweep(now, self.config.idle_timeout);
+            endpoint.live.pool.sweep(now, self.config.idle_timeout, trust);
         }
     }
 }

@@ -7,14 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tulle_identity::tls::MeshTls;
 
 use crate::base::protocol::Protocol;
+use crate::base::standing::{Standing, Trust};
 use crate::codec::h1::parse;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, HttpVersion, Limits, Policy, RetryBudget};
@@ -27,9 +29,11 @@ use crate::connect::own::Own;
 use crate::connect::{KEEPALIVE, SocketOptions};
 use crate::detect::Patience;
 use crate::drain::DrainSignal;
+use crate::lifetime::{Lifetime, Lifetimes};
 use crate::pool::Dial;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::labels::Party;
+use crate::telemetry::refusals::Refusals;
 use crate::view::{ClusterState, View};
 
 /// Local applications remembered; past it those not in use are forgotten.
@@ -80,6 +84,9 @@ pub(crate) struct Worker {
     pub(crate) drain: DrainSignal,
     /// The proxy's own listeners and addresses.
     pub(crate) own_sockets: Own,
+    /// Lines about refused connections.
+    pub(crate) refusals: Refusals,
+    lifetimes: Rc<Lifetimes>,
     /// Random source.
     pub(crate) rng: RefCell<SmallRng>,
     demand: Demand,
@@ -109,6 +116,8 @@ impl Worker {
             own,
             drain,
             own_sockets: parts.own_sockets.clone(),
+            refusals: Refusals::default(),
+            lifetimes: Rc::default(),
             rng: RefCell::new(rand::make_rng()),
             demand: parts.demand.clone(),
             status: parts.status.clone(),
@@ -143,6 +152,7 @@ impl Worker {
                 biased;
                 Ok(()) = parts.keys.changed() => {
                     self.keys.replace(parts.keys.borrow_and_update().clone());
+                    self.review(Instant::now());
                 }
                 Ok(()) = parts.snapshots.changed() => self.advance(parts.snapshots.borrow_and_update().clone()),
                 now = sweep.tick() => self.sweep(now),
@@ -154,17 +164,42 @@ impl Worker {
         let workers = u32::try_from(self.settings.workers.get()).unwrap_or(u32::MAX);
         let next = self.view().advance(snapshot, workers, self.telemetry.events());
         self.telemetry.events().generation.set(next.snapshot.generation);
-        self.view.replace(next);
+        let before = self.view.replace(Rc::clone(&next));
         self.changed.notify_waiters();
+        let rules = (before.snapshot.inbound.as_ref(), next.snapshot.inbound.as_ref());
+        if !matches!(rules, (Some(old), Some(new)) if Arc::ptr_eq(old, new)) {
+            self.review(Instant::now());
+        }
+    }
+
+    /// What connections are judged by now.
+    fn trust(&self) -> Trust {
+        let bundle = self.keys.borrow().as_ref().map(|keys| Arc::clone(&keys.identity().bundle));
+        Trust { now: SystemTime::now(), bundle }
+    }
+
+    /// Ends inbound connections that may not go on.
+    fn review(&self, now: Instant) {
+        self.lifetimes.review(&self.trust(), now, self.view().snapshot.inbound.as_deref());
+    }
+
+    /// Lists an inbound connection to `port`, so that it ends when it may not go on.
+    pub(crate) fn list(&self, standing: Option<Standing>, port: u16) -> Rc<Lifetime> {
+        // Spread, so that connections made together do not end together.
+        let age = self.settings.max_connection_age;
+        let age = age.map(|age| age.mul_f64(self.rng.borrow_mut().random_range(0.9..1.1)));
+        self.lifetimes.list(standing, port, age)
     }
 
     fn sweep(&self, now: Instant) {
+        let trust = self.trust();
         for cluster in self.view().clusters() {
-            cluster.sweep(now);
+            cluster.sweep(now, &trust);
         }
         for cluster in self.locals.borrow().values() {
-            cluster.sweep(now);
+            cluster.sweep(now, &trust);
         }
+        self.review(now);
         if now.saturating_duration_since(self.reported.get()) >= REPORT_EVERY {
             self.reported.set(now);
             let used = |cluster: &Rc<ClusterState>| cluster.take_used().then(|| Arc::clone(&cluster.config.name));

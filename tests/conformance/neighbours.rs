@@ -84,6 +84,42 @@ pub(crate) const NEIGHBOURS: &[Neighbour] = &[
         ],
     },
     Neighbour {
+        id: "HN-05",
+        reach: &[Reach::Operator],
+        can: "a clock is set, or a machine sleeps, so that what has ended is served on",
+        bound: "every wall-clock deadline is looked at again within {{control-plane/src/clock.rs LOOK_AGAIN}}; a certificate \
+            that has not begun is replaced",
+        tests: &[
+            "control-plane/src/clock.rs::hostile_05_a_deadline_is_noticed_soon_after_the_clock_was_set",
+            "control-plane/src/identity/serving.rs::hostile_05_the_serving_certificate_follows_the_clock_both_ways",
+            "proxy/src/identity/rotate.rs::hostile_05_the_clock_moves_both_ways",
+        ],
+    },
+    Neighbour {
+        id: "HN-06",
+        reach: &[Reach::Tenant("Workload, Service, HTTPRoute")],
+        can: "has a caller's proxy connect to itself, to its pod's loopback or to the node's link-local addresses",
+        bound: "such endpoints are refused in a cluster, by control plane and proxy; own listeners are never dialled; commands \
+            need a header that no proxy of the mesh passes on",
+        tests: &[
+            "tests/path/own_listeners.rs::hostile_06_own_listeners_are_never_dialled",
+            "tests/path/own_listeners.rs::hostile_06_a_pod_takes_no_endpoint_that_leads_back_to_it",
+            "control-plane/src/validate.rs::hostile_06_addresses_that_lead_to_the_caller_itself",
+            "proxy/src/admin/tests.rs::hostile_06_commands_need_a_field_that_does_not_pass_a_proxy",
+        ],
+    },
+    Neighbour {
+        id: "HN-07",
+        reach: &[Reach::Network, Reach::Operator],
+        can: "receives a bearer token in plain, because the control plane is away when its service is first dialled",
+        bound: "inside the mesh's address ranges a connection without an answer is refused; the ranges are in the last-good file",
+        tests: &[
+            "tests/netns/mesh.rs::hostile_07_silence_is_no_licence_for_plaintext",
+            "proxy/src/xds/tests/ranges.rs::hostile_07_a_restart_keeps_the_ranges",
+            "proxy/src/xds/tests/ranges.rs::hostile_07_no_such_service_lapses_in_an_outage_inside_the_mesh_only",
+        ],
+    },
+    Neighbour {
         id: "HN-08",
         reach: &[Reach::Network],
         can: "shows tokens that nobody signed, so that honest callers wait and the API server reviews them",
@@ -97,6 +133,13 @@ pub(crate) const NEIGHBOURS: &[Neighbour] = &[
         ],
     },
     Neighbour {
+        id: "HN-09",
+        reach: &[Reach::Network, Reach::Mesh],
+        can: "names itself in an identity field whose spelling an application server merges with the real one",
+        bound: "all punctuation counts as `-`; control fields in another spelling are dropped, trailers included",
+        tests: &["tests/path/fields.rs::hostile_09_identity_fields_in_other_spellings_reach_nobody"],
+    },
+    Neighbour {
         id: "HN-11",
         reach: &[Reach::Tenant("HTTPRoute"), Reach::Tenant("GRPCRoute")],
         can: "turns a producer's route off with a route in another namespace",
@@ -104,6 +147,26 @@ pub(crate) const NEIGHBOURS: &[Neighbour] = &[
         tests: &[
             "control-plane/src/registry/tests/hostile.rs::hostile_11_routes_of_another_namespace_turn_nothing_off",
         ],
+    },
+    Neighbour {
+        id: "HN-13",
+        reach: &[Reach::Network, Reach::Mesh],
+        can: "keeps a connection beyond its certificate, its root, or the policy that let it in",
+        bound: "every connection is reviewed each second and at every change; what is under way is cut after \
+            {{proxy/src/lifetime.rs GRACE}}; `--max-connection-age`",
+        tests: &[
+            "tests/path/lifetimes.rs::hostile_13_connections_end_with_the_certificate_they_were_made_with",
+            "tests/path/lifetimes.rs::hostile_13_connections_end_when_the_root_that_vouched_is_removed",
+            "tests/path/lifetimes.rs::hostile_13_connections_have_a_greatest_age",
+            "tests/path/lifetimes.rs::mend_29_a_stricter_policy_ends_plain_connections",
+        ],
+    },
+    Neighbour {
+        id: "HN-14",
+        reach: &[Reach::Network],
+        can: "routes packets for another host through a pod, to be relayed with that pod's reach",
+        bound: "inbound connections are relayed to addresses of the pod's own network namespace only",
+        tests: &["proxy/src/connect/own.rs::hostile_14_addresses_of_the_namespace"],
     },
     Neighbour {
         id: "HN-15",
@@ -120,5 +183,15 @@ pub(crate) const NEIGHBOURS: &[Neighbour] = &[
         can: "runs a control plane on a directory that another user of the machine has made",
         bound: "the state directory and the keys in it belong to the process, with modes 0700 and 0600, and are not links",
         tests: &["identity/src/store.rs::hostile_16_what_somebody_else_put_there_is_not_used"],
+    },
+    Neighbour {
+        id: "HN-18",
+        reach: &[Reach::Tenant("Namespace, Service")],
+        can: "answers an absolute name of the world from a service called like its first label",
+        bound: "absolute names are not completed; only what a client completed with a search domain is taken back",
+        tests: &[
+            "proxy/src/dns/expand.rs::hostile_18_absolute_names_are_not_completed",
+            "proxy/src/dns/tests.rs::hostile_18_absolute_names_go_to_the_nameservers",
+        ],
     },
 ];

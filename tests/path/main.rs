@@ -44,6 +44,9 @@ mod grpc;
 /// Who may come in, and who is called.
 mod identity;
 
+/// Connections end with what they proved.
+mod lifetimes;
+
 /// Endpoints that are the proxy itself.
 mod own_listeners;
 

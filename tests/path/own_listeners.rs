@@ -1,5 +1,6 @@
 //! The proxy does not call itself for others: endpoints that are its own listeners, and such as lead back to the caller.
 
+use tokio::net::TcpStream;
 use tulle_proto::ResourceType;
 use tulle_testing::client::{Raw, raw};
 use tulle_testing::control::{Inbound, Service};
@@ -32,10 +33,19 @@ async fn hostile_06_own_listeners_are_never_dialled() {
         post.send(raw::request("POST", "/quitquitquit", "localhost", &[("tulle-admin", "1")], &[])).await;
         assert_eq!(post.response().await.header("tulle-reason"), Some("loop"), "{service}");
     }
-    control.acknowledged(&mesh::name("opaque")).await;
-    let mut opaque = Raw::connect(sidecar.outbound(&mesh::name("opaque"))).await;
-    let _ = opaque.try_send(raw::request("GET", "/certs", "localhost", &[("connection", "close")], &[])).await;
-    assert!(opaque.read_to_close().await.is_empty(), "bytes of the admin listener");
+    let loops = ["reason=\"loop\""];
+    let before = mesh::metric(&sidecar, "tulle_connection_failures_total", &loops).await;
+    // It may be reset before it is of any use.
+    if let Ok(tcp) = TcpStream::connect(sidecar.outbound(&mesh::name("opaque"))).await {
+        let mut opaque = Raw::over(tcp);
+        let _ = opaque.try_send(raw::request("GET", "/certs", "localhost", &[("connection", "close")], &[])).await;
+        assert!(opaque.read_to_close().await.is_empty(), "bytes of the admin listener");
+    }
+    wait::until_ready("the refusal to be counted", || async {
+        let now = mesh::metric(&sidecar, "tulle_connection_failures_total", &loops).await;
+        (now > before).then_some(())
+    })
+    .await;
     assert_eq!(raw::get(status, "/healthz/ready", "localhost").await.status, 200, "it still runs");
 }
 
@@ -49,7 +59,8 @@ async fn hostile_06_a_pod_takes_no_endpoint_that_leads_back_to_it() {
     let builder = Sidecar::of("shop", "web").control(&control).arg("--workers", "1").arg("--pod-ip", "10.1.0.5");
     let sidecar = names.iter().fold(builder, |builder, name| builder.send(&mesh::name(name))).start().await;
     let port = app.addr().port();
-    let endpoints = [format!("127.0.0.1:{port}"), format!("[::ffff:127.0.0.1]:{port}"), "169.254.169.254:80".to_owned()];
+    let endpoints =
+        [format!("127.0.0.1:{port}"), format!("[::ffff:127.0.0.1]:{port}"), "169.254.169.254:80".to_owned()];
     for (name, endpoint) in names.iter().zip(&endpoints) {
         let name = mesh::name(name);
         control.publish(&Service::http(&name).endpoint(endpoint, None));

@@ -198,7 +198,8 @@ mod tests {
         let settings = Settings::new(dir.path(), dir.path().join("state"), domain.clone());
         let metrics = Metrics::default();
         let authority = Arc::new(Authority::open(&settings).unwrap());
-        let serving = Serving::new(authority.clone(), &settings, metrics.clone()).unwrap();
+        let serving =
+            Serving::new(authority.clone(), &settings, metrics.clone(), crate::clock::Clock::system()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tuning = Tuning { handshake: Duration::from_millis(50), handshakes: 1, connections: 2 };

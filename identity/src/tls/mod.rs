@@ -6,20 +6,24 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::spiffe::SpiffeId;
-use crate::svid::{self, Identity, SvidError, TrustBundle};
+use crate::svid::{Identity, SvidError, TrustBundle};
 
 /// Deciding who the peer is.
 pub mod verify;
 
+/// What a peer has proved, and for how long.
+mod proof;
+
 mod client;
 mod server;
+
+pub use proof::{Proof, proof};
 
 use client::ClientConfigs;
 use verify::PeerVerifier;
@@ -113,7 +117,7 @@ impl MeshTls {
     /// this order, `istio-h2`, `istio-http/1.1`, `istio`, `h2`, `http/1.1`.
     ///
     /// One ticket is sent per handshake. Resumed connections carry the peer's certificates from the first handshake;
-    /// ask [`peer_id`], which also refuses one that has expired since.
+    /// ask [`proof`](fn@proof), which also refuses one that has expired since.
     pub fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
@@ -152,19 +156,6 @@ pub fn control_plane_client(bundle: &TrustBundle, expected: &SpiffeId) -> Result
 pub fn control_plane_server(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
     let certified = identity.svid.certified_key()?;
     server::control_plane(certified, Arc::new(provider(KeyExchange::HybridFirst))).map(Arc::new)
-}
-
-/// Who is at the other end of a connection whose handshake succeeded; `certs` are rustls' `peer_certificates()`.
-///
-/// `None`: no certificate was asked for, or it is not valid at this moment any more (a resumed session is not verified
-/// again, and a connection may be old). Treat `None` on a mesh connection as a failed handshake.
-pub fn peer_id(certs: Option<&[CertificateDer<'_>]>) -> Option<SpiffeId> {
-    peer_id_at(certs, SystemTime::now())
-}
-
-fn peer_id_at(certs: Option<&[CertificateDer<'_>]>, now: SystemTime) -> Option<SpiffeId> {
-    let (id, not_before, not_after) = svid::read_leaf(certs?.first()?).ok()?;
-    (not_before <= now && now <= not_after).then_some(id)
 }
 
 fn provider(order: KeyExchange) -> CryptoProvider {

@@ -1,14 +1,18 @@
 //! Real handshakes in memory, and the verifier case by case (`ID-` numbers: the attack cases of the TLS design).
 
+use std::time::SystemTime;
+
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls::crypto::verify_tls13_signature;
+use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CipherSuite, Error as RustlsError, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use super::verify::{Role, VerifyError, refusal};
 use super::*;
 use crate::sign::BuiltInCa;
 use crate::spiffe::TrustDomain;
+use crate::svid;
 use crate::testing::{Broken, Leaf, Pair, Rogue, ca, domain, handshake, id, identity};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +37,10 @@ impl Mesh {
 
 fn tls(identity: &Identity) -> MeshTls {
     MeshTls::new(identity, &TlsOptions::default()).unwrap()
+}
+
+fn peer_id(certs: Option<&[CertificateDer<'_>]>) -> Option<SpiffeId> {
+    svid::verify_leaf(certs?.first()?).ok()
 }
 
 fn kinds(pair: &Pair) -> (HandshakeKind, HandshakeKind) {
@@ -135,12 +143,11 @@ fn resumption_can_be_turned_off() {
 fn an_expired_peer_of_a_resumed_session_has_no_identity() {
     let rogue = Rogue::new();
     let leaf = rogue.identity(&Leaf::of(&[GOOD]));
-    let certs = [leaf.svid.chain()[0].clone()];
-    assert!(peer_id_at(Some(&certs), leaf.svid.not_after()).is_some());
-    assert!(peer_id_at(Some(&certs), leaf.svid.not_after() + SECOND).is_none());
-    assert!(peer_id_at(Some(&certs), leaf.svid.not_before() - SECOND).is_none());
-    assert!(peer_id(None).is_none());
-    assert!(peer_id(Some(&[])).is_none());
+    let (certs, bundle) = ([leaf.svid.chain()[0].clone()], rogue.bundle());
+    let at = |now| proof::proof_at(&certs, &bundle, now).map(|proof| proof.id);
+    assert!(at(leaf.svid.not_after()).is_some());
+    assert!(at(leaf.svid.not_after() + SECOND).is_none());
+    assert!(at(leaf.svid.not_before() - SECOND).is_none());
 }
 
 #[test]
@@ -409,7 +416,7 @@ proptest! {
         der.truncate(cut);
         let damaged = [CertificateDer::from(der)];
         let _ = svid::verify_leaf(&damaged[0]);
-        let _ = peer_id(Some(&damaged));
+        let _ = proof(Some(&damaged), &rogue.bundle());
         let _ = TrustBundle::from_roots(damaged.to_vec());
         let accepted = verifier.verify(Role::Client, &damaged, SystemTime::now()).is_ok();
         prop_assert_eq!(accepted, damaged[0].as_ref() == whole.as_slice());

@@ -85,6 +85,8 @@ fn environment(plan: &Plan<'_>, more: Vec<Value>) -> Vec<Value> {
     ] {
         all.extend(text.as_ref().map(|text| value(name, text)));
     }
+    let age = options.max_connection_seconds;
+    all.extend(age.map(|seconds| value("TULLE_MAX_CONNECTION_AGE", &format!("{seconds}s"))));
     // Two seconds before the kubelet kills it.
     let deadline = options.drain_seconds.unwrap_or_else(|| plan.grace.saturating_sub(2)).clamp(1, 3600);
     all.push(value("TULLE_DRAIN_DEADLINE", &format!("{deadline}s")));

@@ -160,7 +160,9 @@ fn no_dns() -> Reply {
 
 fn index() -> String {
     let pages = LOCAL.iter().map(|(path, _, what)| format!("{path:<16} {what}\n"));
-    pages.chain(["\nPOST needs a header: curl -X POST -H 'tulle-admin: 1' http://127.0.0.1:15000/drain\n".to_owned()]).collect()
+    pages
+        .chain(["\nPOST needs a header: curl -X POST -H 'tulle-admin: 1' http://127.0.0.1:15000/drain\n".to_owned()])
+        .collect()
 }
 
 /// Takes `level=FILTER`. A filter needs no percent encoding, and percent signs are in no filter.

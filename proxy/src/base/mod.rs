@@ -12,5 +12,8 @@ pub mod host;
 /// Application protocols as declared or detected.
 pub mod protocol;
 
+/// For how long what a peer has proved holds.
+pub(crate) mod standing;
+
 /// Things of a thread that are used again.
 pub(crate) mod spare;

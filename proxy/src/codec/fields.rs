@@ -161,7 +161,9 @@ mod tests {
             assert_eq!(role(name.as_bytes()), Role::Identity, "{name}");
             assert!(!tulle_proto::fields::is_changeable(name), "{name}");
         }
-        for name in ["x_user", "x-forwarded-client-certs", "xx-forwarded-client-cert", "x_env", "l5d", "te_", "content_type"] {
+        for name in
+            ["x_user", "x-forwarded-client-certs", "xx-forwarded-client-cert", "x_env", "l5d", "te_", "content_type"]
+        {
             assert_eq!(role(name.as_bytes()), Role::End, "{name}");
             assert!(tulle_proto::fields::is_changeable(name), "{name}");
         }

@@ -1,5 +1,5 @@
 //! Which addresses belong to the mesh, whether or not anything is known of one: there silence of the control plane is no
-//! licence to connect in plain (decision 009).
+//! licence to connect in plain (decision 011).
 
 use std::net::IpAddr;
 

@@ -210,10 +210,7 @@ async fn while_the_control_plane_is_away_what_is_known_serves_and_the_rest_goes_
     let pod = Pod::new(&[server]);
     pod.knows(REVIEWS, Some(&["10.96.0.1"]));
     pod.status.update(|facts| facts.connected = false);
-    assert_eq!(
-        short(&pod.ask(COMPLETED, RecordType::A).await),
-        format!("Mesh No Error 10.96.0.1 {REVIEWS}.")
-    );
+    assert_eq!(short(&pod.ask(COMPLETED, RecordType::A).await), format!("Mesh No Error 10.96.0.1 {REVIEWS}."));
     let other = pod.ask("other.shop.svc.cluster.local.", RecordType::A).await;
     assert_eq!((short(&other).as_str(), count.load(Ordering::Relaxed)), ("Forwarded No Error 192.0.2.7", 1));
 }

@@ -1,5 +1,6 @@
 //! HTTP/1 from a downstream: one request at a time, in one future that owns the connection.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -29,6 +30,9 @@ pub(super) async fn serve(connection: &Connection, io: Io) {
             Ok(head) => head,
             Err(error) => return Box::pin(refuse(connection, &mut wire, &error)).await,
         };
+        if let Some(reason) = connection.over() {
+            return Box::pin(ended(connection, &mut wire, RequestHead::H1(head).is_head(), reason)).await;
+        }
         let draining = connection.worker.drain.phase() > Phase::Running;
         // Boxed: a connection that waits must not hold the room of an exchange.
         match Box::pin(exchange(connection, &mut wire, head, draining)).await {
@@ -78,6 +82,7 @@ async fn wait(connection: &Connection, wire: &mut Wire, idle: &mut Idle, first: 
         biased;
         more = wire.wait() => return more.unwrap_or(false),
         () = connection.worker.drain.reached(Phase::Closing) => {}
+        () = poll_fn(|cx| connection.poll_ended(cx)) => return false,
         () = idle.over() => return false,
     }
     if !first {
@@ -126,6 +131,17 @@ async fn refuse(connection: &Connection, wire: &mut Wire, error: &ReadError) {
     let refusal = Refusal { outline: wire.outline(), status: Some(status), reason, detail, duration };
     let (_, duplex) = wire.serve(Framing::None);
     let mut reply = Reply::H1(H1Reply::new(duplex, false, true, false));
+    forward::refuse(&connection.context(), &refusal, &mut reply).await;
+    linger(wire).await;
+}
+
+/// Refuses a request on a connection that may not go on. It was read and goes nowhere.
+async fn ended(connection: &Connection, wire: &mut Wire, is_head: bool, reason: Reason) {
+    let detail = "the connection may not go on".to_owned();
+    let status = Some(reason.row().status);
+    let refusal = Refusal { outline: wire.outline(), status, reason, detail, duration: Duration::ZERO };
+    let (_, duplex) = wire.serve(Framing::None);
+    let mut reply = Reply::H1(H1Reply::new(duplex, false, true, is_head));
     forward::refuse(&connection.context(), &refusal, &mut reply).await;
     linger(wire).await;
 }

@@ -1,5 +1,6 @@
 //! HTTP/2 from a downstream: a task for each stream, beside the one that moves the connection's frames.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::base::failure::Reason;
 use crate::codec::body::BodyIn;
 use crate::codec::h2::head::{Refusal as Cause, Refused};
 use crate::codec::h2::server::{Arrival, Call, Connection as Wire, Reply};
-use crate::codec::h2::{Fault, H2Error};
+use crate::codec::h2::{Fault, H2Error, ResetCode};
 use crate::codec::reply::Reply as AnyReply;
 use crate::conn::Io;
 use crate::drain::{Guard, Phase};
@@ -34,6 +35,7 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
     };
     let mut idle = Idle::new(limits.downstream_idle);
     let mut phase = Some(Phase::Draining);
+    let mut ended = false;
     loop {
         tokio::select! {
             // Frames first: streams that are open must go on.
@@ -42,6 +44,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
                 Some(Ok(Arrival::Refused(refused, reply))) => {
                     // A response without content is queued at once.
                     let _ = refuse(&connection, refused, reply).now_or_never();
+                }
+                // Not delivered: the peer sends it again on another connection.
+                Some(Ok(Arrival::Call((_, _, reply)))) if connection.over().is_some() => {
+                    reply.reset(ResetCode::REFUSED);
                 }
                 Some(Ok(Arrival::Call(call))) => {
                     idle.begin();
@@ -68,6 +74,10 @@ pub(super) async fn serve(connection: Rc<Connection>, io: Io) {
                         Some(Phase::Forced)
                     }
                 };
+            }
+            () = poll_fn(|cx| connection.poll_ended(cx)), if !ended => {
+                ended = true;
+                wire.graceful_shutdown();
             }
             // A stream that is open is work, however little moves on it.
             () = idle.over() => if wire.is_busy() { idle.begin() } else { wire.cut() },
@@ -137,6 +147,7 @@ mod tests {
     #[test]
     fn the_future_of_a_connection_stays_small() {
         let connection = size(|(connection, io)| serve(connection, io));
-        assert!(connection <= 1040, "{connection} bytes");
+        // 8 of them watch for the end of what the peer has proved.
+        assert!(connection <= 1048, "{connection} bytes");
     }
 }

@@ -11,11 +11,13 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
 use crate::base::addr::Downstream;
+use crate::base::failure::Reason;
 use crate::base::host;
 use crate::codec::body::BodyIn;
 use crate::codec::head::RequestHead;
@@ -26,6 +28,7 @@ use crate::config::listener::Outbound;
 use crate::conn::Io;
 use crate::drain::Guard;
 use crate::forward::{self, Context, End, Target};
+use crate::lifetime::Lifetime;
 use crate::telemetry::counters::RequestSeries;
 use crate::telemetry::labels::{Direction, Party};
 use crate::view::{ClusterState, View};
@@ -55,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) series: RefCell<Option<Rc<RequestSeries>>>,
     /// Until its first request a connection counts as work: its sender could not know whether that was served.
     pub(crate) arriving: RefCell<Option<Guard>>,
+    /// How long it may live; none: as long as its client likes.
+    pub(crate) life: Option<Rc<Lifetime>>,
 }
 
 /// Where the requests of a connection go.
@@ -97,6 +102,19 @@ pub(crate) async fn serve(connection: Connection, io: Io, version: Version) {
 }
 
 impl Connection {
+    /// Why no further request is served; none: it is.
+    fn over(&self) -> Option<Reason> {
+        let life = self.life.as_ref()?;
+        let reason = life.over()?;
+        // A peer of the mesh learns that its request was not delivered, and sends it on a new connection.
+        Some(if life.is_meshed() { Reason::Draining } else { reason })
+    }
+
+    /// Waits until no further request is served.
+    fn poll_ended(&self, cx: &task::Context<'_>) -> Poll<()> {
+        self.life.as_ref().map_or(Poll::Pending, |life| life.poll_ended(cx).map(|_| ()))
+    }
+
     /// Serves one request, with the configuration as it is now.
     async fn request(&self, head: &RequestHead, body: &mut BodyIn<'_>, reply: &mut Reply<'_>) -> End {
         let cx = self.context();

@@ -8,6 +8,7 @@ use tulle_identity::tls::Alpn;
 
 use super::{Admitted, Dial, Pending, Pool, Slot};
 use crate::base::failure::Failure;
+use crate::base::standing::Standing;
 use crate::codec::buffer::Received;
 use crate::codec::h1::conn::Connection;
 use crate::conn::Io;
@@ -25,6 +26,7 @@ pub(super) struct Parked {
     pub(super) since: Instant,
     /// When its peer closes it, as far as the peer has said so.
     pub(super) until: Option<Instant>,
+    pub(super) standing: Option<Box<Standing>>,
     slot: Slot,
 }
 
@@ -42,6 +44,7 @@ pub(crate) struct Lease {
     pub(crate) conn: Connection,
     /// It served a request before: the peer may have closed it just now.
     pub(crate) reused: bool,
+    standing: Option<Box<Standing>>,
     slot: Slot,
     pool: Rc<Pool>,
 }
@@ -66,16 +69,16 @@ impl Pool {
             Admitted::Slot(slot) => slot,
             Admitted::Instead(lease) => return Ok(lease),
         };
-        let io = self.dial(dial, Alpn::H1).await?;
-        Ok(Lease { conn: Connection::new(io), reused: false, slot, pool: Rc::clone(self) })
+        let (io, standing) = self.dial(dial, Alpn::H1).await?;
+        Ok(Lease { conn: Connection::new(io), reused: false, standing, slot, pool: Rc::clone(self) })
     }
 
     fn idle_h1(self: &Rc<Self>) -> Option<Lease> {
         loop {
             let parked = self.idle.borrow_mut().pop()?;
             if parked.is_usable() {
-                let Parked { conn, slot, .. } = parked;
-                return Some(Lease { conn, reused: true, slot, pool: Rc::clone(self) });
+                let Parked { conn, standing, slot, .. } = parked;
+                return Some(Lease { conn, reused: true, standing, slot, pool: Rc::clone(self) });
             }
         }
     }
@@ -95,11 +98,12 @@ impl Lease {
         if kept.is_some_and(|kept| kept.is_zero()) {
             return;
         }
-        let Self { conn, slot, pool, .. } = self;
+        let Self { conn, standing, slot, pool, .. } = self;
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < MAX_IDLE && conn.is_quiet() {
             let since = Instant::now();
-            idle.push(Parked { conn, since, until: kept.and_then(|kept| since.checked_add(kept)), slot });
+            let until = kept.and_then(|kept| since.checked_add(kept));
+            idle.push(Parked { conn, since, until, standing, slot });
             pool.budget.has_use();
         }
     }

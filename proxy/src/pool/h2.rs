@@ -9,6 +9,7 @@ use tulle_identity::tls::Alpn;
 
 use super::{Admitted, Budget, Dial, Pending, Pool, Slot};
 use crate::base::failure::{Failure, Reason};
+use crate::base::standing::Standing;
 use crate::codec::h2::client::Connection;
 use crate::spawn;
 
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     usable: Cell<bool>,
     since: Cell<Instant>,
     budget: Rc<Budget>,
+    standing: Option<Box<Standing>>,
 }
 
 impl Shared {
@@ -42,6 +44,10 @@ impl Shared {
 
     fn is_unsettled(&self) -> bool {
         self.usable.get() && !self.conn.is_settled() && self.conn.max_streams() > 0
+    }
+
+    pub(super) const fn standing(&self) -> &Option<Box<Standing>> {
+        &self.standing
     }
 
     fn has_room(&self) -> bool {
@@ -161,7 +167,7 @@ impl Pool {
             Admitted::Slot(slot) => slot,
             Admitted::Instead(lease) => return Ok(lease),
         };
-        let io = self.dial(dial, Alpn::H2).await?;
+        let (io, standing) = self.dial(dial, Alpn::H2).await?;
         let (conn, driver) = Connection::connect(io, dial.heads)
             .await
             .map_err(|error| Failure::safe(Reason::ConnectFailed).because(error))?;
@@ -171,6 +177,7 @@ impl Pool {
             usable: Cell::new(true),
             since: Cell::new(Instant::now()),
             budget: Rc::clone(&self.budget),
+            standing,
         });
         let lease = Lease::new(Rc::clone(&shared), false);
         let weak = Rc::downgrade(&shared);

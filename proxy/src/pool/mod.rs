@@ -21,6 +21,7 @@ use tulle_identity::tls::{Alpn, MeshTls};
 
 use crate::base::addr::Upstream;
 use crate::base::failure::{Failure, Reason};
+use crate::base::standing::{Standing, Trust};
 use crate::codec::h1::parse::Limits;
 use crate::conn::{Io, Socket};
 use crate::connect::own::Own;
@@ -180,18 +181,24 @@ impl Pool {
         }
     }
 
-    /// Closes connections that were idle for longer than `idle_timeout` and those that ended meanwhile.
-    pub(crate) fn sweep(&self, now: Instant, idle_timeout: Duration) {
+    /// Closes connections that were idle for longer than `idle_timeout`, those that ended meanwhile, and those whose peers
+    /// can no longer prove who they are: no request begins on these, and streams that are open end by themselves.
+    pub(crate) fn sweep(&self, now: Instant, idle_timeout: Duration, trust: &Trust) {
         let fresh = |since: Instant| now.saturating_duration_since(since) < idle_timeout;
-        self.idle.borrow_mut().retain(|parked| fresh(parked.since) && parked.is_usable());
-        self.shared.borrow_mut().retain(|shared| shared.is_usable() && (shared.is_busy() || fresh(shared.since())));
+        let trusted = |standing: &Option<Box<Standing>>| {
+            standing.as_ref().is_none_or(|standing| standing.refusal(trust).is_none())
+        };
+        self.idle.borrow_mut().retain(|parked| fresh(parked.since) && trusted(&parked.standing) && parked.is_usable());
+        self.shared.borrow_mut().retain(|shared| {
+            shared.is_usable() && trusted(shared.standing()) && (shared.is_busy() || fresh(shared.since()))
+        });
     }
 
     /// A connection for opaque bytes; never reused.
     pub(crate) async fn opaque(&self, dial: Dial<'_>) -> Result<(Io, Slot), Failure> {
         let _pending = Pending::new(&self.budget.events);
         match Box::pin(self.admit(dial.timeout, || None::<Infallible>)).await? {
-            Admitted::Slot(slot) => Ok((Box::pin(self.dial(dial, Alpn::Opaque)).await?, slot)),
+            Admitted::Slot(slot) => Ok((Box::pin(self.dial(dial, Alpn::Opaque)).await?.0, slot)),
             Admitted::Instead(never) => match never {},
         }
     }
@@ -219,7 +226,8 @@ impl Pool {
         tokio::time::timeout(timeout, free).await.map_err(|_| Failure::safe(Reason::MaxConnections))
     }
 
-    async fn dial(&self, dial: Dial<'_>, alpn: Alpn) -> Result<Io, Failure> {
+    /// A new connection, and for how long its peer has proved who it is; none: it is plain.
+    async fn dial(&self, dial: Dial<'_>, alpn: Alpn) -> Result<(Io, Option<Box<Standing>>), Failure> {
         if dial.own_sockets.listens_at(self.address) {
             let why = format!("{} is a listener of this proxy itself", self.address);
             return Err(Failure::safe(Reason::Loop).because(why));
@@ -228,12 +236,13 @@ impl Pool {
         let tcp = connect::dial(Upstream(self.address), dial.timeout, dial.options).await?;
         let socket = Socket::new(tcp, Vec::new());
         let expected = self.identity.as_ref().filter(|_| !dial.own.contains(&self.address.ip()));
-        let Some(expected) = expected else { return Ok(Io::Plain(socket)) };
+        let Some(expected) = expected else { return Ok((Io::Plain(socket), None)) };
         let Some(keys) = dial.keys else {
             return Err(Failure::safe(Reason::CertExpired).because("this proxy has no certificate"));
         };
         let left = dial.timeout.saturating_sub(start.elapsed());
-        handshake::connect(keys, socket, self.address.ip(), expected, alpn, left).await
+        let (io, standing) = handshake::connect(keys, socket, self.address.ip(), expected, alpn, left).await?;
+        Ok((io, Some(Box::new(standing))))
     }
 }
 

@@ -10,7 +10,9 @@ mod record;
 mod screen;
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use crate::base::failure::{Failure, Reason, Retry};
 use crate::conn::Io;
 use crate::detect::Spoken;
 use crate::drain::Phase;
+use crate::lifetime::Lifetime;
 use crate::pool::Slot;
 use crate::relay::{self, Counts as _};
 use crate::telemetry::labels::{Direction, Party};
@@ -56,6 +59,15 @@ pub(crate) struct Opaque {
     pub(crate) http_like: bool,
     /// Where to.
     pub(crate) cluster: Rc<ClusterState>,
+    /// How long the connection may live; none: as long as both ends like.
+    pub(crate) life: Option<Rc<Lifetime>>,
+}
+
+impl Opaque {
+    /// Waits until the connection may not go on; opaque bytes have no boundary to wait for.
+    fn poll_ended(&self, cx: &Context<'_>) -> Poll<Reason> {
+        self.life.as_ref().map_or(Poll::Pending, |life| life.poll_ended(cx))
+    }
 }
 
 /// Relays `down` to an endpoint until both sides are done.
@@ -97,6 +109,9 @@ async fn run(mut opaque: Opaque, mut down: Io, undecided: bool) -> Result<Option
             biased;
             relayed = relay(&opaque, &mut down, &mut up, &mut record, undecided) => relayed,
             () = opaque.worker.drain.reached(Phase::Forced) => Err(Reason::Draining.into()),
+            reason = poll_fn(|cx| opaque.poll_ended(cx)) => {
+                Err(Failure::new(reason).because("the connection may not go on"))
+            }
         };
         let failure = match relayed {
             Ok(Relayed::Whole) => None,

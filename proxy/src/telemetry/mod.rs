@@ -13,6 +13,9 @@ pub mod counters;
 /// Counters without a label set.
 pub mod events;
 
+/// Log lines about refused connections.
+pub mod refusals;
+
 /// Interning, the bound and expiry of label sets.
 mod registry;
 

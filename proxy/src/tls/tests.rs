@@ -63,7 +63,7 @@ impl Mesh {
         let api = id("api");
         let connect = handshake::connect(ours, socket, address, &api, Alpn::H2, PATIENCE);
         let (io, theirs) = tokio::join!(connect, acceptor.accept(far));
-        (io.unwrap(), theirs.unwrap())
+        (io.unwrap().0, theirs.unwrap())
     }
 }
 

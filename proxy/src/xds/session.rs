@@ -230,8 +230,7 @@ impl Session {
                     self.removed(kind, &name.into(), now);
                 }
                 // Other types change nothing about what is needed.
-                self.unsettled |=
-                    [ResourceType::Cluster, ResourceType::Listener, ResourceType::Route].contains(&kind);
+                self.unsettled |= [ResourceType::Cluster, ResourceType::Listener, ResourceType::Route].contains(&kind);
                 problems.iter().map(ToString::to_string).collect()
             }
         };

@@ -110,8 +110,7 @@ impl Conditions {
 }
 
 fn address(at: &At<'_>, object: &ObjectRef, text: &Located<String>) -> Result<IpAddr, Problem> {
-    let wrong =
-        |reason: String| at.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3");
+    let wrong = |reason: String| at.error(object, "endpoints.addresses", &text.at, reason).example("10.1.2.3");
     let address =
         super::at::address(text).ok_or_else(|| wrong(format!("\"{}\" is not an IP address", text.as_str())))?;
     at.unfit(address).map_or(Ok(address), |reason| Err(wrong(reason)))

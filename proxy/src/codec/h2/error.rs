@@ -23,7 +23,7 @@ impl ResetCode {
     /// A frame of a wrong size.
     pub(super) const FRAME_SIZE: Self = Self(6);
     /// The request was not looked at.
-    pub(super) const REFUSED: Self = Self(7);
+    pub(crate) const REFUSED: Self = Self(7);
     /// The sender does not want the stream any more.
     pub(crate) const CANCEL: Self = Self(8);
     /// The compression of heads is out of step.

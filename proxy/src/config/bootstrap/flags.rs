@@ -176,6 +176,9 @@ pub(super) struct Flags {
     /// A client that has ended its own direction gets no response after so long without a byte of it: it may have left.
     #[arg(long, env = "TULLE_HALF_CLOSE_TIMEOUT", default_value = "30s", help_heading = "Process")]
     pub(super) half_close_timeout: String,
+    /// Age, give or take a tenth, at which a connection to the workload ends: HTTP between two requests, opaque bytes at once.
+    #[arg(long, env = "TULLE_MAX_CONNECTION_AGE", value_name = "DURATION", help_heading = "Process")]
+    pub(super) max_connection_age: Option<String>,
     /// Admin listener; loopback only.
     #[arg(
         long,

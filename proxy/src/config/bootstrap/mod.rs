@@ -89,6 +89,8 @@ pub struct Bootstrap {
     pub prefetch: Vec<Arc<str>>,
     /// Limits per worker.
     pub limits: Limits,
+    /// Age at which a connection to the workload ends; none: it has no end of its own.
+    pub max_connection_age: Option<Duration>,
     /// Lifetime to ask for in certificates; none: the control plane's default.
     pub leaf_ttl: Option<Duration>,
     /// SO_MARK of the proxy's own connections.

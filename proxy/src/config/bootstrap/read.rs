@@ -97,6 +97,7 @@ pub(super) fn bootstrap(flags: &Flags, cpus: usize) -> Result<Bootstrap, Vec<Pro
             complete(text).ok_or_else(|| (format!("`{text}` is no service with a port"), fix.into()))
         }),
         limits: read.limits(flags),
+        max_connection_age: flags.max_connection_age.as_ref().map(|text| read.duration("max-connection-age", text)),
         leaf_ttl: flags.leaf_ttl.as_ref().map(|text| read.duration("leaf-ttl", text)),
         app_probes: read.json("app-probes", flags.app_probes.as_deref(), app::probes).unwrap_or_default(),
         app_metrics: read.json("app-metrics", flags.app_metrics.as_deref(), app::scrape),

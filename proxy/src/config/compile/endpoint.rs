@@ -130,7 +130,9 @@ mod tests {
         let refused = |address: &str, loopback| {
             compile(&samples::endpoints("a", &["10.0.0.1:80", address]), loopback).err().map(|fault| fault.to_string())
         };
-        for address in ["169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80", "224.0.0.1:80", "[ff02::1]:80"] {
+        for address in
+            ["169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80", "224.0.0.1:80", "[ff02::1]:80"]
+        {
             let path = "endpoints[0].lb_endpoints[1].endpoint.address";
             assert!(refused(address, true).is_some_and(|fault| fault.starts_with(path)), "{address}");
             assert!(refused(address, false).is_some(), "{address}");
