@@ -110,6 +110,7 @@ fn effect(key: &str, is: &Injected) -> bool {
         "dns-capture" => is.bootstrap().dns.is_some() && rule("udp dport 53 redirect to :15053"),
         "hold-until-ready" => is.proxy()["startupProbe"].is_null(),
         "drain-seconds" => is.bootstrap().drain.deadline == Duration::from_secs(60),
+        "max-connection-seconds" => is.bootstrap().max_connection_age == Some(Duration::from_secs(86_400)),
         "upstreams" => {
             let names: Vec<_> = is.bootstrap().permanent_names().map(ToString::to_string).collect();
             names == ["reviews.shop.svc.cluster.local:9080", "ratings.shop.svc.cluster.local:80"]
