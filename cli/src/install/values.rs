@@ -16,7 +16,7 @@ pub(crate) struct Overrides {
     /// Values of the chart, as YAML, - for standard input; repeat for more, the last one wins
     #[arg(short = 'f', long = "values", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Values of the chart in Helm's syntax, such as controlPlane.replicas=3 or a.b={x,y},c[0]=z; repeat for more
+    /// Values of the chart in Helm's syntax, such as controlPlane.replicas=3 or a.b={x,y}; repeat for more
     #[arg(long = "set", value_name = "PATH=VALUE,..")]
     pub(crate) single: Vec<String>,
     /// The same, where every value is a text: image.tag=1
