@@ -45,6 +45,11 @@ impl Standing {
         Self { until: self.until.min(own), ..self }
     }
 
+    /// Whether the certificates end before `time`.
+    pub(crate) fn ends_before(&self, time: SystemTime) -> bool {
+        self.until < time
+    }
+
     /// Why the connection may not go on; none: it may.
     pub(crate) fn refusal(&self, trust: &Trust) -> Option<Reason> {
         if self.until < trust.now {

@@ -99,6 +99,9 @@ impl Lease {
             return;
         }
         let Self { conn, standing, slot, pool, .. } = self;
+        if standing.as_ref().is_some_and(|standing| standing.ends_before(pool.ending.get())) {
+            return;
+        }
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < MAX_IDLE && conn.is_quiet() {
             let since = Instant::now();

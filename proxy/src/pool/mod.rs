@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -139,7 +139,13 @@ pub(crate) struct Pool {
     idle: RefCell<Vec<h1::Parked>>,
     shared: RefCell<Vec<Rc<h2::Shared>>>,
     dialing: h2::Gate,
+    /// A connection whose certificates end before this is not used again.
+    ending: Cell<SystemTime>,
 }
+
+/// How long before the end of its certificates a connection is given up: its peer closes it then, and a request must not
+/// cross that. Twice the time between two sweeps.
+const LAST_USE: Duration = Duration::from_secs(2);
 
 impl Pool {
     /// A pool without connections.
@@ -151,6 +157,7 @@ impl Pool {
             idle: RefCell::default(),
             shared: RefCell::default(),
             dialing: h2::Gate::default(),
+            ending: Cell::new(SystemTime::UNIX_EPOCH),
         });
         let mut pools = budget.pools.borrow_mut();
         pools.retain(|pool| pool.strong_count() > 0);
@@ -185,8 +192,10 @@ impl Pool {
     /// can no longer prove who they are: no request begins on these, and streams that are open end by themselves.
     pub(crate) fn sweep(&self, now: Instant, idle_timeout: Duration, trust: &Trust) {
         let fresh = |since: Instant| now.saturating_duration_since(since) < idle_timeout;
+        let ending = trust.now + LAST_USE;
+        self.ending.set(ending);
         let trusted = |standing: &Option<Box<Standing>>| {
-            standing.as_ref().is_none_or(|standing| standing.refusal(trust).is_none())
+            standing.as_ref().is_none_or(|standing| !standing.ends_before(ending) && standing.refusal(trust).is_none())
         };
         self.idle.borrow_mut().retain(|parked| fresh(parked.since) && trusted(&parked.standing) && parked.is_usable());
         self.shared.borrow_mut().retain(|shared| {

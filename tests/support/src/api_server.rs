@@ -53,7 +53,7 @@ impl ApiServer {
             return None;
         }
         let dir = tempfile::tempdir().expect("a folder");
-        let [etcd_port, peer_port, port] = [(); 3].map(|()| ports::free().port());
+        let [etcd_port, peer_port, port] = [(); 3].map(|()| ports::reserved());
         let etcd = Process(logged(&mut etcd(dir.path(), etcd_port, peer_port), &dir.path().join("etcd.log")));
         // User, uid, groups by token.
         let tokens = "admin,admin,1,system:masters\nnarrow,narrow,2\n";

@@ -9,6 +9,20 @@ pub fn free() -> SocketAddr {
     free_at(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
+/// A port on 127.0.0.1 outside of the range that the kernel gives to outgoing connections, so that none of these takes it
+/// before it is used.
+pub fn reserved() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id().wrapping_mul(37);
+    loop {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + (first.wrapping_add(step) % 12_000) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Like [`free`], at `ip`.
 pub fn free_at(ip: IpAddr) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).expect("a free port");
