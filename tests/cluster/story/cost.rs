@@ -16,19 +16,24 @@ pub(crate) fn memory(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.kubectl("-n shop rollout restart deployment/server")?;
     cluster.rolled_out("shop", "deployment/server")?;
     let largest = cluster.until("figures of every sidecar", |cluster| {
-        // Those that end have no figures.
-        let pods = items(&cluster.get("-n shop pods -l app=server --field-selector=status.phase=Running").ok()?);
+        let pods = servers(cluster).ok()?;
         let figures: Option<Vec<u64>> = pods.iter().map(|pod| sidecar_memory(cluster, pod).ok()).collect();
         figures?.into_iter().max()
     })?;
-    let pods = items(&cluster.get("-n shop pods -l app=server --field-selector=status.phase=Running")?);
-    let times: anyhow::Result<Vec<u64>> = pods.iter().map(|pod| ready_after(cluster, pod)).collect();
+    let times: anyhow::Result<Vec<u64>> = servers(cluster)?.iter().map(|pod| ready_after(cluster, pod)).collect();
     let slowest = times?.into_iter().max().context("a sidecar")?;
     let mebibytes = largest as f64 / f64::from(1 << 20);
     crate::note(&format!("an idle sidecar has {mebibytes:.1} MiB and was ready after {slowest} ms at most"));
     ensure!(slowest <= START_MS, "a sidecar was ready after {slowest} ms, more than {START_MS}");
     ensure!(largest <= IDLE_MEMORY, "an idle sidecar has {largest} bytes, more than {IDLE_MEMORY}");
     Ok(())
+}
+
+/// The running pods of the server, without those that are being deleted: they may be gone at the next question.
+fn servers(cluster: &Cluster) -> anyhow::Result<Vec<serde_json::Value>> {
+    let mut pods = items(&cluster.get("-n shop pods -l app=server --field-selector=status.phase=Running")?);
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(pods)
 }
 
 /// The working set of a pod's sidecar, as `kubectl top` shows it.
